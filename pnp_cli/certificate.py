@@ -1,0 +1,173 @@
+"""Rigorous bounds of ‖A‖ that hold for every image size, and the averaged constant they give.
+
+A convolution with kernel A_m has the symbol F(ω) = Σ_m A_m e^{−i m·ω}; its norm on the infinite plane
+is s = sup_ω ‖F(ω)‖₂, and zero-padded, 'valid' and periodic convolutions of any size have norm ≤ s.
+On an N × N frequency grid,
+
+    s ≤ max_grid ‖F‖₂ / [cos(π(k₁ − 1)/(2N)) · cos(π(k₂ − 1)/(2N))]        (N > max kᵢ − 1)
+
+because ‖F(ω)v‖² is a non-negative trigonometric polynomial of degree k − 1 in each coordinate, which
+by Riesz' lemma stays above M cos²((k − 1)δ/2) at distance δ from its maximum M.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .layers import EulerStep
+
+ROUNDING = 1 + 1e-9
+"""Covers the float64 rounding of the FFT and of the eigenvalue computation."""
+
+
+def gram_symbol(weight: Tensor, grid: int) -> Tensor:
+    """F(ω)ᴴF(ω), up to conjugation, on the half grid of real input: the spectrum of the autocorrelation.
+
+    Parameters
+    ----------
+    weight : Tensor, shape (C_out, C_in, k₁, k₂)
+    grid : number N of frequencies per axis, N ≥ max(k₁, k₂).
+
+    Returns
+    -------
+    complex128 Tensor of shape (N·(N//2 + 1), C, C), Hermitian, C the smaller channel count (F and Fᴴ
+    have the same norm). The other half of the frequencies is the complex conjugate.
+    """
+    w = weight.detach().double().cpu()
+    if w.shape[0] < w.shape[1]:
+        w = w.transpose(0, 1).flip(2, 3)
+    k1, k2 = w.shape[-2:]
+    columns = w.transpose(0, 1).contiguous()
+    # R[i, j](d) = Σ_o Σ_m A[o, i](m + d) A[o, j](m); its spectrum is that of AᵀA.
+    autocorrelation = F.conv2d(columns, columns, padding=(k1 - 1, k2 - 1))
+    wrapped = torch.zeros(*autocorrelation.shape[:2], grid, grid, dtype=w.dtype)
+    for a in range(2 * k1 - 1):
+        for b in range(2 * k2 - 1):
+            wrapped[:, :, (a - k1 + 1) % grid, (b - k2 + 1) % grid] += autocorrelation[:, :, a, b]
+    return torch.fft.rfft2(wrapped).flatten(2).permute(2, 0, 1).contiguous()
+
+
+def norm_upper_bound(weight: Tensor, grid: int = 64) -> float:
+    """Upper bound of the norm of the convolution with `weight`, valid for every image size.
+
+    At most 0.3 % above the norm for 3 × 3 kernels on a grid of 64 (1 % on 32), besides rounding.
+
+    Raises
+    ------
+    ValueError
+        If the weight is not finite or the grid is not finer than the kernel.
+    """
+    if not torch.isfinite(weight).all():
+        raise ValueError("the convolution has entries that are not finite, so it has no norm")
+    k1, k2 = weight.shape[-2:]
+    if grid <= max(k1, k2) - 1:
+        raise ValueError(f"a {k1}x{k2} kernel needs a grid finer than {grid}")
+    eigenvalues = torch.linalg.eigvalsh(gram_symbol(weight, grid))
+    gap = math.cos(math.pi * (k1 - 1) / (2 * grid)) * math.cos(math.pi * (k2 - 1) / (2 * grid))
+    return math.sqrt(max(float(eigenvalues.max()), 0.0)) / gap * ROUNDING
+
+
+def norm_lower_bound(weight: Tensor, iterations: int = 60, side: int = 32, seed: int = 0) -> float:
+    """Lower bound of the norm by power iteration on a periodic image of side `side`, in float64.
+
+    It runs the convolution itself, so it also checks the symbol. It says how tight the upper bound is
+    and is never used in its place.
+    """
+    w = weight.detach().double().cpu()
+    pad = w.shape[-1] // 2
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(1, w.shape[1], side, side, dtype=w.dtype, generator=generator)
+    norm = 0.0
+    for _ in range(iterations):
+        x = x / x.norm().clamp_min(1e-300)
+        y = F.conv2d(F.pad(x, (pad,) * 4, mode="circular"), w)
+        norm = float(y.norm())
+        # The adjoint of the periodic convolution is the convolution with the flipped kernel.
+        x = F.conv2d(F.pad(y, (pad,) * 4, mode="circular"), w.transpose(0, 1).flip(2, 3))
+    return norm
+
+
+def compose(alphas: Iterable[float]) -> float:
+    """Averaged constant of a composition: α = 1/(1 + 1/Σ αᵢ/(1 − αᵢ))  (Combettes & Yamada 2015).
+
+    An α of 0 is the identity. Returns 1.0 (nonexpansive at best) if some αᵢ ≥ 1.
+    """
+    alphas = list(alphas)
+    if any(not 0 <= a < 1 for a in alphas):
+        return 1.0
+    total = sum(a / (1 - a) for a in alphas)
+    return total / (1 + total)
+
+
+@dataclass(frozen=True)
+class LayerCertificate:
+    """One Euler step: ‖A‖ ≤ `norm_upper` for every image size; averaged with `alpha` = τ‖A‖²/2."""
+
+    name: str
+    shape: tuple[int, ...]
+    norm_upper: float
+    step: float
+    alpha: float
+    norm_lower: float | None = None
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is proven about a network: `averaged` with constant `alpha`, or why not (`reason`)."""
+
+    averaged: bool
+    alpha: float
+    reason: str
+    layers: tuple[LayerCertificate, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain dictionary for JSON."""
+        return asdict(self)
+
+
+def certify_layer(step: EulerStep, name: str, *, grid: int = 64, lower: bool = False) -> LayerCertificate:
+    """Bound ‖A‖ of one Euler step and compute its averaged constant τ‖A‖²/2 (1.0 or more: not averaged)."""
+    weight = step.weight.detach()
+    tau = float(step.step.detach())
+    finite = math.isfinite(tau) and bool(torch.isfinite(weight).all())
+    upper = norm_upper_bound(weight, grid) if finite else math.inf
+    alpha = tau * upper**2 / 2 * ROUNDING if finite and tau >= 0 else math.inf
+    below = norm_lower_bound(weight) if lower and finite else None
+    return LayerCertificate(name, tuple(weight.shape), upper, tau, alpha, below)
+
+
+def certify(network: nn.Module, *, grid: int = 64, lower: bool = False) -> Certificate:
+    """Certify a denoiser network from its weights alone.
+
+    Parameters
+    ----------
+    network : a network of `denoisers`.
+    grid : frequencies per axis of the norm bound.
+    lower : also compute the power-iteration lower bounds (slower; only informative).
+
+    Returns
+    -------
+    Certificate
+        `averaged` is true only if the network is a composition of Euler steps between isometries and
+        every step has 0 ≤ τ‖A‖²/2 < 1; the constant of the composition is `alpha`.
+    """
+    steps = getattr(network, "steps", None)
+    if steps is None:
+        return Certificate(False, 1.0, "the architecture is unconstrained: nothing bounds its Lipschitz constant")
+    layers = tuple(
+        certify_layer(step, f"steps.{i}", grid=grid, lower=lower) for i, step in enumerate(steps)
+    )
+    failed = [layer.name for layer in layers if not layer.alpha < 1]
+    if failed:
+        return Certificate(False, 1.0, f"the step is not below 2/‖A‖² in {', '.join(failed)}", layers)
+    return Certificate(
+        True, compose(layer.alpha for layer in layers), "every step satisfies 0 ≤ τ < 2/‖A‖²", layers
+    )

@@ -1,0 +1,73 @@
+"""The command line: parses, calls the library, prints, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ..errors import ConditionError, PnpError, UsageError
+from . import blur, certify, deblur, denoise, ista, psnr, train
+
+EPILOG = (
+    "Exit codes: 0 all good; 1 some file failed; 2 wrong usage; 3 a convergence condition is violated, or not "
+    "converged under --strict; 4 below --min-psnr; 130 interrupted."
+)
+
+app = typer.Typer(
+    name="pnp",
+    help="Restore blurred or noisy images with a convergence guarantee.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+
+for name, function in {
+    "denoise": denoise.denoise,
+    "deblur": deblur.deblur,
+    "ista": ista.ista,
+    "blur": blur.blur,
+    "psnr": psnr.psnr,
+    "certify": certify.certify,
+    "train-denoiser": train.train_denoiser,
+}.items():
+    app.command(name, epilog=EPILOG)(function)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"pnp {version('pnp-cli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the `pnp` command."""
+    try:
+        app()
+    except PnpError as error:
+        print(f"pnp: error: {error}", file=sys.stderr)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        print("pnp: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def exit_code(error: PnpError) -> int:
+    """Exit code of an error that ends the whole command."""
+    if isinstance(error, ConditionError):
+        return 3
+    return 2 if isinstance(error, UsageError) else 1

@@ -1,0 +1,66 @@
+"""`pnp blur`: the forward model, to make test inputs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import options as o
+from .console import say
+from .files import FileOptions, Outcome, run_batch
+
+
+def blur(
+    inputs: o.Inputs,
+    output: o.Output = None,
+    motion: o.Motion = None,
+    gaussian: o.Gaussian = None,
+    disk: o.Disk = None,
+    kernel: o.KernelFile = None,
+    noise: Annotated[
+        str, typer.Option("--noise", metavar="S", help="Standard deviation of Gaussian noise on the 0-255 scale.")
+    ] = "0",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the noise.")] = 0,
+    file_format: o.Format = None,
+    recursive: o.Recursive = False,
+    on_exists: o.OnExists = "error",
+    fail_fast: o.FailFast = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    device: o.Device = "auto",
+) -> None:
+    """Blur images periodically and add noise, to make test inputs.
+
+    TIFF and NPY outputs hold unclipped floats; the others are clipped and rounded to the depth of the input.
+
+    Example: pnp blur photo.png -o blurred.tif --motion 15 30 --noise 2.55
+    """
+    psf, description, notes = o.read_kernel(motion, gaussian, disk, kernel)
+    level = o.read_level(noise, "--noise", auto=False)
+    assert level is not None
+    hint = o.level_hint(level, "--noise")
+    for line in (*notes, *([hint] if hint else [])):
+        say(line, quiet)
+
+    from ..devices import choose_device
+    from ..images import FORMATS, Image
+    from ..noise import add_gaussian_noise
+    from ..operators import Blur
+    from ..tensors import from_tensor, to_tensor
+
+    place = choose_device(device)
+    float_formats = [suffix for suffix, name in FORMATS.items() if name in ("TIFF", "NPY")]
+    suffix = f".{file_format.lower()}" if file_format else ("" if output is None else output[output.rfind(".") :].lower())
+    deep = suffix in float_formats
+
+    def work(image: Image, name: str) -> Outcome:
+        operator = Blur(psf, image.size, device=place)
+        result = from_tensor(operator.forward(to_tensor(image, place)), image)
+        pixels = add_gaussian_noise(result.pixels, level / 255, seed) if level else result.pixels
+        result = result.with_pixels(pixels, "float32" if deep else None)
+        say(f"{name}: {description}, noise {level:g} (0-255 scale, seed {seed}), {result.depth} samples", quiet)
+        return Outcome(result, {"kernel": description, "noise": level, "seed": seed, "depth": result.depth})
+
+    files = FileOptions(output, "blurred", file_format, recursive, on_exists, fail_fast, json, quiet)
+    raise typer.Exit(run_batch(inputs, files, work))

@@ -1,0 +1,53 @@
+"""`pnp certify`: prove what can be proven about a weight file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import options as o
+from .console import emit
+
+
+def certify(
+    weights: Annotated[
+        list[str], typer.Argument(metavar="WEIGHTS...", help="Shipped weights (huber, euler, dncnn) or .safetensors files.", show_default=False)
+    ],
+    grid: Annotated[int, typer.Option("--grid", min=8, help="Frequencies per axis; more is tighter and slower.")] = 64,
+    json: o.Json = False,
+) -> None:
+    """Bound the norm of every layer for every image size, and the averaged constant of the network.
+
+    Exits with 3 if a network is not certified averaged.
+
+    Example: pnp certify huber
+    """
+    from ..weights import load
+
+    code = 0
+    for name in weights:
+        loaded = load(name, grid=grid, lower=True)
+        c = loaded.certificate
+        code = code if c.averaged else 3
+        if json:
+            fields = {"schema": 1, "command": "certify", "input": name, "sha256": loaded.sha256, "grid": grid}
+            emit(fields | c.as_dict() | {"training": loaded.training})
+            continue
+        print(f"{loaded.path}  sha256 {loaded.sha256[:16]}")
+        if c.layers:
+            from rich.console import Console
+            from rich.table import Table
+
+            table = Table("layer", "shape", "‖A‖ ≤", "‖A‖ ≥ (power iteration)", "gap", "τ", "α = τ‖A‖²/2")
+            for layer in c.layers:
+                lower = layer.norm_lower or 0.0
+                gap = f"{100 * (layer.norm_upper / lower - 1):.2f} %" if lower else ""
+                shape = "x".join(map(str, layer.shape))
+                table.add_row(
+                    layer.name, shape, f"{layer.norm_upper:.6f}", f"{lower:.6f}", gap, f"{layer.step:.4f}", f"{layer.alpha:.4f}"
+                )
+            Console().print(table)
+        verdict = f"AVERAGED with α = {c.alpha:.6f}, hence nonexpansive, for every image size" if c.averaged else "NOT CERTIFIED"
+        print(f"verdict: {verdict} ({c.reason})")
+    raise typer.Exit(code)

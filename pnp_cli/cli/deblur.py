@@ -1,0 +1,161 @@
+"""`pnp deblur`: Plug-and-Play restoration of blurred images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError, UsageError
+from . import options as o
+from .console import progress, say
+from .files import FileOptions, Outcome, run_batch
+
+
+def deblur(
+    inputs: o.Inputs,
+    output: o.Output = None,
+    motion: o.Motion = None,
+    gaussian: o.Gaussian = None,
+    disk: o.Disk = None,
+    kernel: o.KernelFile = None,
+    sigma: Annotated[
+        str, typer.Option("--sigma", "-s", metavar="S", help="Noise level of the image on the 0-255 scale, or 'auto'.")
+    ] = "auto",
+    weights: o.Weights = "huber",
+    data_term: Annotated[
+        str,
+        typer.Option(
+            "--data-term",
+            help="envelope: Moreau envelope of least squares, whose gradient step is the proximal map (fast); "
+            "least-squares: plain gradient steps.",
+        ),
+    ] = "envelope",
+    envelope: Annotated[
+        float | None, typer.Option("--envelope", metavar="H", help="Parameter h of the envelope; larger trusts the data more.")
+    ] = None,
+    step: Annotated[
+        float | None,
+        typer.Option("--step", help="Gradient step, in (0, 2/L) of the data term. Default: h, or 1.9/L for least-squares."),
+    ] = None,
+    strength: Annotated[
+        str, typer.Option("--strength", metavar="S", help="Noise level given to the denoiser (0-255 scale), or 'auto'.")
+    ] = "auto",
+    ridge: Annotated[
+        float,
+        typer.Option("--ridge", metavar="EPS", help="Add (EPS/2)|x|^2: strong convexity, a linear rate and a unique fixed point, at a bias."),
+    ] = 0.0,
+    box: Annotated[bool, typer.Option("--box/--no-box", help="Project onto [0, 1]; makes a fixed point exist.")] = True,
+    continuation: Annotated[
+        bool,
+        typer.Option("--continuation/--no-continuation", help="Start with a strong denoiser and relax; frozen after 20 iterations."),
+    ] = True,
+    tol: Annotated[float, typer.Option("--tol", help="Relative residual at which to stop.")] = 1e-4,
+    max_iter: Annotated[int, typer.Option("--max-iter", min=1, help="Limit of all iterations.")] = 200,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", metavar="FILE", help="True image, to report the PSNR against.")
+    ] = None,
+    allow_unsafe: o.AllowUnsafe = False,
+    strict: o.Strict = False,
+    dry_run: o.DryRun = False,
+    file_format: o.Format = None,
+    recursive: o.Recursive = False,
+    on_exists: o.OnExists = "error",
+    fail_fast: o.FailFast = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    device: o.Device = "auto",
+) -> None:
+    """Restore blurred images by N(x - step * grad f(x)) with a certified denoiser N.
+
+    Example: pnp deblur blurred.png -o sharp.png --motion 15 30
+    """
+    if data_term not in ("envelope", "least-squares"):
+        raise UsageError(f"--data-term must be envelope or least-squares, not '{data_term}'")
+    if data_term == "least-squares" and envelope is not None:
+        raise UsageError("--envelope belongs to --data-term envelope; leave one of them out")
+    level = o.read_level(sigma, "--sigma")
+    given = o.read_level(strength, "--strength")
+    psf, description, notes = o.read_kernel(motion, gaussian, disk, kernel)
+    for hint in (o.level_hint(level, "--sigma"), o.level_hint(given, "--strength"), *notes):
+        if hint:
+            say(hint, quiet)
+
+    from .. import report
+    from ..devices import choose_device, describe_device
+    from ..images import Image, read_image
+    from ..metrics import psnr
+    from ..noise import estimate_noise
+    from ..operators import Blur
+    from ..plugandplay import Settings, plan_deblurring
+    from ..tensors import from_tensor, to_tensor
+    from ..weights import load
+
+    settings = Settings(
+        data_term=data_term,  # type: ignore[arg-type]
+        envelope=envelope,
+        step=step,
+        strength=given / 255 if given is not None else None,
+        ridge=ridge,
+        box=box,
+        continuation=Settings.continuation if continuation else 0,
+        tol=tol,
+        max_iter=max_iter,
+    )
+    truth = read_image(reference) if reference else None
+    place = choose_device(device)
+    loaded = load(weights, place)
+    say(f"denoiser    {loaded.name}, {report.certificate_lines(loaded.certificate)[0]}", quiet)
+    say(f"device      {describe_device(place)}", quiet)
+    operators: dict[tuple[int, int], Blur] = {}
+
+    def work(image: Image, name: str) -> Outcome:
+        if image.size not in operators:
+            operators.clear()
+            operators[image.size] = Blur(psf, image.size, device=place)
+        operator = operators[image.size]
+        noise = level if level is not None else 255 * estimate_noise(image.pixels)
+        plan = plan_deblurring(
+            to_tensor(image, place), operator, loaded.network, loaded.certificate, noise / 255, settings
+        )
+        warm = len(plan.warm_up)
+        say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {operator.boundary.name} boundary", quiet)
+        say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
+        say(f"blur        L = ‖K‖² = {operator.lipschitz:.6g}, μ = {operator.strong_convexity:.3g}", quiet)
+        for line in report.guarantee_lines(plan.guarantee, plan.settings):
+            say(line, quiet)
+        fields = {
+            "kernel": description,
+            "weights": loaded.name,
+            "weights_sha256": loaded.sha256,
+            "noise": noise,
+            "plan": report.guarantee_dict(plan.guarantee, plan.settings),
+        }
+        if not allow_unsafe:
+            plan.guarantee.require()
+        if dry_run:
+            return Outcome(None, fields)
+        with progress(name, max_iter, quiet) as show:
+            solution = plan.run(lambda r, _: show(r.iteration, f"iteration {r.iteration}, residual {r.relative:.1e}"))
+        for line in report.solution_lines(solution, plan.settings, warm):
+            say(line, quiet)
+        fields["solution"] = report.solution_dict(solution, warm)
+        if solution.status.value == "diverged":
+            raise InputError(f"{name}: the iteration diverged, nothing was written; use certified weights and an admissible step")
+        result = from_tensor(solution.value, image)
+        if truth is not None:
+            if truth.pixels.shape != image.pixels.shape:
+                raise InputError(f"{reference}: the reference is {_shape(truth)}, but {name} is {_shape(image)}")
+            fields["psnr_input"], fields["psnr"] = (psnr(truth.pixels, p.pixels) for p in (image, result))
+            say(f"psnr        {fields['psnr_input']:.2f} dB before, {fields['psnr']:.2f} dB after (peak 1.0)", quiet)
+        bad = bool(solution.violations) or (strict and not solution.converged)
+        return Outcome(result, fields, 3 if bad else 0)
+
+    files = FileOptions(output, "deblurred", file_format, recursive, on_exists, fail_fast, json, quiet)
+    raise typer.Exit(run_batch(inputs, files, work))
+
+
+def _shape(image: object) -> str:
+    height, width, channels = image.pixels.shape  # type: ignore[attr-defined]
+    return f"{width}x{height} with {channels} channels"

@@ -1,0 +1,101 @@
+"""`pnp denoise`: apply a denoiser network to images."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..errors import UsageError
+from . import options as o
+from .console import progress, say
+from .files import FileOptions, Outcome, run_batch
+
+
+def denoise(
+    inputs: o.Inputs,
+    output: o.Output = None,
+    sigma: Annotated[
+        str, typer.Option("--sigma", "-s", metavar="S", help="Noise level on the 0-255 scale, or 'auto'.")
+    ] = "auto",
+    weights: o.Weights = "huber",
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Apply the denoiser N times and report every residual.")] = 1,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Mean over the 8 flips and rotations: better, 8 times slower, same certificate.")
+    ] = False,
+    file_format: o.Format = None,
+    recursive: o.Recursive = False,
+    on_exists: o.OnExists = "error",
+    fail_fast: o.FailFast = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    device: o.Device = "auto",
+) -> None:
+    """Remove Gaussian noise from images.
+
+    Example: pnp denoise noisy.png -o clean.png --sigma 25
+    """
+    level = o.read_level(sigma, "--sigma")
+    hint = o.level_hint(level, "--sigma")
+    if hint:
+        say(hint, quiet)
+
+    import torch
+
+    from .. import report
+    from ..conditions import RunningChecks
+    from ..denoisers import Ensemble
+    from ..devices import choose_device, describe_device
+    from ..images import Image
+    from ..noise import estimate_noise
+    from ..solvers import fixed_point
+    from ..tensors import from_tensor, to_tensor
+    from ..weights import load
+
+    place = choose_device(device)
+    loaded = load(weights, place)
+    network = Ensemble(loaded.network) if ensemble else loaded.network
+    certificate = loaded.certificate
+    say(f"denoiser    {loaded.name}, {report.certificate_lines(certificate)[0]}", quiet)
+    say(f"device      {describe_device(place)}", quiet)
+
+    def work(image: Image, name: str) -> Outcome:
+        value = level if level is not None else 255 * estimate_noise(image.pixels)
+        origin = "given" if level is not None else "estimated"
+        # The iterates are not projected, so the map is the network itself.
+        checks = RunningChecks(certificate.alpha, box=False) if certificate.averaged else None
+        with progress(name, repeat, quiet) as show:
+            solution = fixed_point(
+                lambda x: network(x, value / 255),
+                to_tensor(image, place),
+                tol=0.0,
+                max_iter=repeat,
+                checks=checks,
+                callback=lambda record, _: show(record.iteration, f"{record.iteration}/{repeat}"),
+            )
+        say(f"{name}: sigma {value:.4g} (0-255 scale, {origin})", quiet)
+        if repeat > 1:
+            for record in solution.records:
+                say(f"  application {record.iteration:3d}: residual {record.residual:.6g}", quiet)
+            residuals = [record.residual for record in solution.records]
+            steady = all(b <= a for a, b in zip(residuals, residuals[1:], strict=False))
+            say("  the residuals are nonincreasing" if steady else "  the residuals are NOT nonincreasing", quiet)
+        for violation in solution.violations:
+            say(f"{name}: VIOLATION {violation}")
+        if not torch.isfinite(solution.value).all():
+            raise UsageError(f"{name}: the denoiser diverged; nothing was written")
+        fields = {
+            "weights": loaded.name,
+            "weights_sha256": loaded.sha256,
+            "averaged": certificate.averaged,
+            "alpha": certificate.alpha,
+            "sigma": value,
+            "sigma_origin": origin,
+            "ensemble": ensemble,
+            "residuals": [record.residual for record in solution.records],
+            "violations": list(solution.violations),
+        }
+        return Outcome(from_tensor(solution.value, image), fields, 3 if solution.violations else 0)
+
+    files = FileOptions(output, "denoised", file_format, recursive, on_exists, fail_fast, json, quiet)
+    raise typer.Exit(run_batch(inputs, files, work))

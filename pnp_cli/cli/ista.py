@@ -1,0 +1,102 @@
+"""`pnp ista`: sparse restoration of blurred images."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..errors import ConditionError, UsageError
+from . import options as o
+from .console import progress, say
+from .files import FileOptions, Outcome, run_batch
+
+
+def ista(
+    inputs: o.Inputs,
+    output: o.Output = None,
+    motion: o.Motion = None,
+    gaussian: o.Gaussian = None,
+    disk: o.Disk = None,
+    kernel: o.KernelFile = None,
+    basis: Annotated[
+        str, typer.Option("--basis", help="Orthonormal basis: pixel, dct, or an orthogonal wavelet (haar, db4, sym8 ...).")
+    ] = "db4",
+    gamma: Annotated[float, typer.Option("--gamma", help="Weight of the l1 norm, for pixels in [0, 1].")] = 1e-3,
+    fista: Annotated[bool, typer.Option("--fista/--no-fista", help="Accelerate with FISTA's momentum.")] = False,
+    step: Annotated[
+        float | None, typer.Option("--step", help="Step, in (0, 2/L) for ISTA and (0, 1/L] for FISTA. Default: 1/L.")
+    ] = None,
+    tol: Annotated[float, typer.Option("--tol", help="Relative duality gap at which to stop.")] = 1e-3,
+    max_iter: Annotated[int, typer.Option("--max-iter", min=1, help="Limit of iterations.")] = 2000,
+    allow_unsafe: o.AllowUnsafe = False,
+    strict: o.Strict = False,
+    dry_run: o.DryRun = False,
+    file_format: o.Format = None,
+    recursive: o.Recursive = False,
+    on_exists: o.OnExists = "error",
+    fail_fast: o.FailFast = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    device: o.Device = "auto",
+) -> None:
+    """Restore blurred images by min 1/2 |Kx - y|^2 + gamma |Psi x|_1.
+
+    The duality gap bounds how far the objective is from its minimum.
+
+    Example: pnp ista blurred.png -o sharp.png --motion 15 30 --basis db4 --fista
+    """
+    if not 0 < gamma < float("inf"):
+        raise UsageError(f"--gamma must be a positive number, not {gamma}")
+    if not 0 <= tol < float("inf"):
+        raise UsageError(f"--tol must be a non-negative number, not {tol}")
+    psf, description, notes = o.read_kernel(motion, gaussian, disk, kernel)
+    for note in notes:
+        say(note, quiet)
+
+    from .. import report
+    from ..devices import choose_device
+    from ..fidelity import LeastSquares
+    from ..images import Image
+    from ..ista import SparseProblem, sparse_limit, sparse_step_failure
+    from ..ista import ista as solve
+    from ..operators import Blur
+    from ..tensors import from_tensor, to_tensor
+    from ..transforms import make_transform
+
+    transform = make_transform(basis)
+    place = choose_device(device)
+
+    def work(image: Image, name: str) -> Outcome:
+        y = to_tensor(image, place)
+        fidelity = LeastSquares(Blur(psf, image.size, device=place), y)
+        alpha = step if step is not None else 1 / fidelity.lipschitz
+        limit = sparse_limit(fidelity.lipschitz, fista)
+        method = "FISTA" if fista else "ISTA"
+        say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, periodic boundary", quiet)
+        say(f"theorem     {method} converges to a minimiser; L = {fidelity.lipschitz:.6g}", quiet)
+        say(f"step        {alpha:.6g} in (0, {limit:.6g}{']' if fista else ')'}", quiet)
+        failure = sparse_step_failure(alpha, fidelity.lipschitz, fista)
+        if failure and not allow_unsafe:
+            raise ConditionError(failure)
+        fields = {"kernel": description, "basis": basis, "gamma": gamma, "method": method, "step": alpha, "step_limit": limit}
+        if dry_run:
+            return Outcome(None, fields)
+        with progress(name, max_iter, quiet) as show:
+            solution = solve(
+                SparseProblem(fidelity, transform, gamma),
+                y,
+                step=alpha,
+                accelerated=fista,
+                tol=tol,
+                max_iter=max_iter,
+                callback=lambda r, _: show(r.iteration, f"iteration {r.iteration}, gap {r.relative_gap:.1e}"),
+            )
+        for line in report.sparse_lines(solution, tol):
+            say(line, quiet)
+        fields["solution"] = report.sparse_dict(solution)
+        code = 3 if strict and not solution.converged else 0
+        return Outcome(from_tensor(solution.value, image), fields, code)
+
+    files = FileOptions(output, "ista", file_format, recursive, on_exists, fail_fast, json, quiet)
+    raise typer.Exit(run_batch(inputs, files, work))

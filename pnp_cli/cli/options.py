@@ -1,0 +1,110 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..kernels import Kernel
+
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="IN...", help="Image files, folders or globs; '-' is standard input.", show_default=False)
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="Output file, folder (created when missing; end it with '/'), or '-' for standard output. "
+        "Default: beside the input, as NAME.COMMAND.EXT.",
+    ),
+]
+Format = Annotated[
+    str | None, typer.Option("--format", help="Output format: png, jpg, tif, webp, bmp or npy. Default: by the suffix.")
+]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Search folders recursively and mirror their tree.")]
+OnExists = Annotated[str, typer.Option("--on-exists", help="When an output exists: error, skip or overwrite.")]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per file to standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N. Only auto falls back.")]
+Weights = Annotated[
+    str, typer.Option("--weights", "-w", help="Shipped weights (huber, euler, dncnn) or a .safetensors file.")
+]
+AllowUnsafe = Annotated[
+    bool, typer.Option("--allow-unsafe", help="Run even though a convergence condition does not hold.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 if a run does not converge.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and check the conditions; write nothing.")]
+Motion = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--motion",
+        metavar="LENGTH ANGLE",
+        help="Linear motion blur: length in pixels, direction in degrees counter-clockwise from horizontal.",
+    ),
+]
+Gaussian = Annotated[float | None, typer.Option("--gaussian", metavar="S", help="Gaussian blur of standard deviation S pixels.")]
+Disk = Annotated[float | None, typer.Option("--disk", metavar="R", help="Defocus: uniform disk of radius R pixels.")]
+KernelFile = Annotated[
+    Path | None, typer.Option("--kernel", metavar="FILE", help="Blur kernel from a PNG, NPY or MAT file; scaled to unit sum.")
+]
+
+
+def read_kernel(
+    motion: tuple[float, float] | None, gaussian: float | None, disk: float | None, file: Path | None
+) -> tuple[Kernel, str, tuple[str, ...]]:
+    """The kernel that exactly one of the kernel options names, a description, and notes.
+
+    Raises
+    ------
+    UsageError
+        If none or several are given, or a value makes no sense.
+    """
+    from .. import kernels
+
+    given = [option is not None for option in (motion, gaussian, disk, file)]
+    if sum(given) != 1:
+        raise UsageError("give exactly one blur kernel: --motion LENGTH ANGLE, --gaussian S, --disk R or --kernel FILE")
+    if motion is not None:
+        return kernels.motion(*motion), f"motion {motion[0]:g} px, {motion[1]:g} degrees", ()
+    if gaussian is not None:
+        return kernels.gaussian(gaussian), f"gaussian, standard deviation {gaussian:g} px", ()
+    if disk is not None:
+        return kernels.disk(disk), f"disk, radius {disk:g} px", ()
+    assert file is not None
+    kernel, notes = kernels.from_file(file)
+    return kernel, f"{file} ({kernel.shape[0]}x{kernel.shape[1]})", notes
+
+
+def read_level(text: str, option: str, auto: bool = True) -> float | None:
+    """A noise level on the 0-255 scale, or None for "auto".
+
+    Raises
+    ------
+    UsageError
+        If it is not a number in [0, 255].
+    """
+    if auto and text == "auto":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 255:
+        choices = "a number from 0 to 255 or 'auto'" if auto else "a number from 0 to 255"
+        raise UsageError(f"{option} must be {choices}, not '{text}'")
+    return value
+
+
+def level_hint(level: float | None, option: str) -> str | None:
+    """A hint when a noise level looks like a fraction of white."""
+    if level is not None and 0 < level < 1:
+        return f"{option} is on the 0-255 scale; {level:g} is hardly any noise (a fraction of white would be {level * 255:g})"
+    return None

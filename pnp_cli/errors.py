@@ -1,0 +1,26 @@
+"""Exceptions whose message is one sentence for the user: what is wrong, where, and the remedy.
+
+The command line turns each class into an exit code; the library never prints and never exits.
+"""
+
+from __future__ import annotations
+
+
+class PnpError(Exception):
+    """Base class of everything this package raises on purpose."""
+
+
+class InputError(PnpError):
+    """A file or folder that cannot be used: missing, unreadable, malformed, or of the wrong kind."""
+
+
+class UsageError(PnpError):
+    """Arguments that do not make sense, alone or together."""
+
+
+class ConditionError(PnpError):
+    """A condition of a convergence theorem does not hold, so the run is refused."""
+
+
+class WeightsError(InputError):
+    """A weight file that is corrupted, foreign, or not what its label says."""

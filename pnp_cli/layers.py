@@ -1,0 +1,145 @@
+"""One explicit Euler step of a convex gradient flow, and the activations it may use.
+
+The step is φ(x) = x − τ Aᵀ S(A x; σ) with A a zero-padded convolution, Aᵀ its exact adjoint and S a
+componentwise, non-decreasing map with slopes in [0, 1]. Then Aᵀ S(A·) is 1/‖A‖²-cocoercive and φ is
+averaged with constant τ‖A‖²/2 whenever 0 < τ < 2/‖A‖²  (Celledoni et al. 2023; Meunier et al. 2022;
+Sherry et al. 2024; Baillon–Haddad). The dependence of S on σ is free: σ is a parameter, not an input.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIGMA_UNIT = 25 / 255
+"""Noise level at which the logarithmic coordinate of `log_noise` is about zero."""
+
+ActivationName = Literal["relu", "huber"]
+
+
+def log_noise(sigma: Tensor) -> Tensor:
+    """Logarithmic noise coordinate log(σ/c + 10⁻³), c = 25/255; finite down to σ = 0. Shape kept."""
+    return torch.log(sigma / SIGMA_UNIT + 1e-3)
+
+
+class BiasedReLU(nn.Module):
+    """S(t; σ) = max(t + b₀ + b₁σ, 0), one pair (b₀, b₁) per filter: the activation of the lecture."""
+
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(filters))
+        self.offset_per_sigma = nn.Parameter(torch.zeros(filters))
+
+    def forward(self, t: Tensor, sigma: Tensor) -> Tensor:
+        """Apply S to `t` of shape (B, F, H, W) at noise levels `sigma` of shape (B,), [0, 1] scale."""
+        bias = self.offset + sigma[:, None] * self.offset_per_sigma  # (B, F)
+        return F.relu(t + bias[:, :, None, None])
+
+
+class HuberMixture(nn.Module):
+    """S(t; σ) = w₀ t + Σⱼ wⱼ clip(t, −λⱼ, λⱼ): the gradient of a mixture of Huber functions.
+
+    w lies on the simplex (softmax), so every slope is in [0, 1]. In the step x − τAᵀS(Ax) small
+    coefficients are removed and large ones kept: shrinkage in one layer. Thresholds and weights follow
+    the noise level through λⱼ = c·exp(aⱼ + bⱼ·log_noise(σ)) and logits lⱼ + mⱼ·log_noise(σ).
+    """
+
+    TERMS = 2
+
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        spread = torch.linspace(1, -1, self.TERMS)[:, None]
+        self.log_threshold = nn.Parameter(spread.repeat(1, filters))
+        self.log_threshold_slope = nn.Parameter(torch.ones(self.TERMS, filters))
+        logits = torch.zeros(1 + self.TERMS, filters)
+        logits[0] = -4.0  # hardly any linear term at first: it would blur
+        self.logits = nn.Parameter(logits)
+        self.logits_slope = nn.Parameter(torch.zeros(1 + self.TERMS, filters))
+
+    def forward(self, t: Tensor, sigma: Tensor) -> Tensor:
+        """Apply S to `t` of shape (B, F, H, W) at noise levels `sigma` of shape (B,), [0, 1] scale."""
+        level = log_noise(sigma)[:, None, None]  # (B, 1, 1)
+        threshold = SIGMA_UNIT * torch.exp(self.log_threshold + self.log_threshold_slope * level)
+        weight = torch.softmax(self.logits + self.logits_slope * level, dim=1)  # (B, 1 + J, F)
+        height = (weight[:, 1:] * threshold)[..., None, None]
+        inverse = (1 / threshold)[..., None, None]  # both (B, J, F, 1, 1)
+        out = t * weight[:, 0, :, None, None]
+        for j in range(self.TERMS):  # clip(t, −λ, λ) = λ·hardtanh(t/λ)
+            out = torch.addcmul(out, F.hardtanh(t * inverse[:, j]), height[:, j])
+        return out
+
+
+def make_activation(name: ActivationName, filters: int) -> nn.Module:
+    """Build the activation called `name` for `filters` channels."""
+    return {"relu": BiasedReLU, "huber": HuberMixture}[name](filters)
+
+
+class EulerStep(nn.Module):
+    """φ(x) = x − τ Uᵀ Aᵀ S(A U x; σ), U the pixel-unshuffle by `scale` (an isometry).
+
+    Attributes
+    ----------
+    weight : Tensor, shape (filters, channels·scale², k, k)
+        The convolution A, zero-padded so that sizes are kept; k is odd.
+    step : Tensor, scalar
+        τ. The step is averaged with constant τ‖A‖²/2 if that is below 1; see `certificate`.
+    """
+
+    def __init__(
+        self, channels: int, filters: int, kernel_size: int, scale: int, activation: ActivationName
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        width = channels * scale**2
+        init = torch.randn(filters, width, kernel_size, kernel_size)
+        self.weight = nn.Parameter(init / math.sqrt(width * kernel_size**2))
+        self.step = nn.Parameter(torch.tensor(1.0))
+        self.activation = make_activation(activation, filters)
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Apply φ to `x` of shape (B, C, H, W), H and W multiples of `scale`; `sigma` of shape (B,)."""
+        weight, padding = self.weight, self.weight.shape[-1] // 2
+        z = F.pixel_unshuffle(x, self.scale) if self.scale > 1 else x
+        s = self.activation(F.conv2d(z, weight, padding=padding), sigma)
+        z = z - self.step * F.conv_transpose2d(s, weight, padding=padding)
+        return F.pixel_shuffle(z, self.scale) if self.scale > 1 else z
+
+
+def dct_colour_frame(side: int, scale: int, channels: int, filters: int) -> Tensor:
+    """Rows of the 2-D DCT of a (side·scale)² patch times an opponent-colour basis, as conv weights.
+
+    The constant of the first colour direction is left out and the highest frequencies come first. At
+    stride `scale` all rows together are a tight frame, so x − Aᵀ S(Ax) is translation-invariant DCT
+    shrinkage before any training.
+
+    Returns
+    -------
+    Tensor of shape (filters, channels·scale², side, side), each row of Euclidean norm 1; rows past the
+    size of the basis are zero.
+    """
+    n = side * scale
+    grid = (torch.arange(n) + 0.5) * math.pi / n
+    dct = torch.cos(torch.arange(n)[:, None] * grid) * math.sqrt(2 / n)
+    dct[0] /= math.sqrt(2)
+    if channels == 3:
+        colour = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]])
+        colour = colour / colour.norm(dim=1, keepdim=True)
+    else:
+        colour = torch.eye(channels)
+    basis = torch.einsum("iy,jx,kc->ijkcyx", dct, dct, colour)  # frequencies i, j; colour direction k
+    order = torch.arange(n)
+    frequency = (order[:, None, None] + order[None, :, None]).expand(n, n, channels)
+    # A stable sort from high to low; within one frequency the luminance comes first.
+    rows = torch.argsort(frequency.flatten(), descending=True, stable=True)
+    rows = rows[rows != 0][:filters]
+    patch = basis.reshape(-1, channels, n, n)[rows]
+    # (c, y, x) of the full-resolution patch → channels of the pixel-unshuffled convolution.
+    weight = patch.reshape(-1, channels, side, scale, side, scale).permute(0, 1, 3, 5, 2, 4)
+    weight = weight.reshape(len(rows), channels * scale**2, side, side)
+    out = torch.zeros(filters, channels * scale**2, side, side)
+    out[: len(rows)] = weight
+    return out

@@ -1,0 +1,124 @@
+"""What a run reports, as text lines and as plain dictionaries for JSON. Nothing here prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .certificate import Certificate
+from .conditions import Guarantee
+from .ista import SparseSolution
+from .plugandplay import Settings
+from .solvers import Solution
+
+SCHEMA = 1
+"""Version of the JSON objects; it changes when a field changes its meaning or goes away."""
+
+
+def certificate_lines(certificate: Certificate) -> list[str]:
+    """One line about a network."""
+    if certificate.averaged:
+        return [f"certified averaged, α = {certificate.alpha:.4f}, for every image size"]
+    return [f"NOT certified: {certificate.reason}"]
+
+
+def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
+    """What is known before a Plug-and-Play run, and the numbers it rests on."""
+    g, s = guarantee, settings
+    lines = [f"theorem     {g.statement}"]
+    lines += [f"  fails     {failure}" for failure in g.failures]
+    term = f"{s.data_term}, h = {s.envelope:.4g}" if s.data_term == "envelope" else s.data_term
+    lines.append(f"data term   {term}: L = {g.lipschitz:.6g}, μ = {g.strong_convexity:.3g}")
+    proximal = s.data_term == "envelope" and g.step == s.envelope
+    lines.append(
+        f"step        {g.step:.6g} in (0, {g.step_limit:.6g})" + (", the proximal map" if proximal else "")
+        if not any("step" in f for f in g.failures)
+        else f"step        {g.step:.6g} NOT in (0, {g.step_limit:.6g})"
+    )
+    if g.theorem != "none":
+        constant = f"averaged with α = {g.alpha:.4f}"
+        if g.contraction is not None:
+            constant += f", contraction factor q = {g.contraction:.6g}"
+        lines.append(f"operator    {constant}")
+    if s.strength is not None:
+        lines.append(f"denoiser    strength {255 * s.strength:.3g} (0-255 scale)")
+    return lines
+
+
+def solution_lines(solution: Solution, settings: Settings, warm: int) -> list[str]:
+    """How a Plug-and-Play run ended."""
+    last = solution.records[-1]
+    lines = [
+        f"result      {solution.status.value} after {solution.iterations} iterations: "
+        f"relative residual {last.relative:.2e} (tolerance {settings.tol:.1e})"
+    ]
+    if warm:
+        lines.append(f"            the guarantee holds from iteration {warm + 1}, after {warm} warm iterations")
+    if solution.residual_bound is not None and not last.warm:
+        lines.append(f"residual    {last.residual:.4g} measured, a-priori bound {solution.residual_bound:.4g}")
+    if solution.error_bound is not None:
+        lines.append(f"error       at most {solution.error_bound:.4g} from the unique fixed point (Euclidean norm)")
+    lines += [f"VIOLATION   {v}" for v in solution.violations[:5]]
+    return lines
+
+
+def guarantee_dict(guarantee: Guarantee, settings: Settings) -> dict[str, Any]:
+    """The same for JSON; noise levels on the 0-255 scale."""
+    g, s = guarantee, settings
+    return {
+        "theorem": g.theorem,
+        "statement": g.statement,
+        "failures": list(g.failures),
+        "data_term": s.data_term,
+        "envelope": s.envelope if s.data_term == "envelope" else None,
+        "lipschitz": g.lipschitz,
+        "strong_convexity": g.strong_convexity,
+        "step": g.step,
+        "step_limit": g.step_limit,
+        "alpha": g.alpha,
+        "contraction": g.contraction,
+        "strength": 255 * s.strength if s.strength is not None else None,
+        "box": s.box,
+        "ridge": s.ridge,
+    }
+
+
+def solution_dict(solution: Solution, warm: int) -> dict[str, Any]:
+    """The same for JSON."""
+    last = solution.records[-1]
+    return {
+        "status": solution.status.value,
+        "converged": solution.converged,
+        "iterations": solution.iterations,
+        "guaranteed_from_iteration": warm + 1,
+        "residual": last.residual,
+        "relative_residual": last.relative,
+        "residual_bound": solution.residual_bound,
+        "error_bound": solution.error_bound,
+        "violations": list(solution.violations),
+        "residuals": [record.residual for record in solution.records],
+    }
+
+
+def sparse_lines(solution: SparseSolution, tol: float) -> list[str]:
+    """How an ISTA run ended."""
+    last = solution.records[-1]
+    return [
+        f"result      {solution.status.value} after {last.iteration} iterations: "
+        f"relative duality gap {last.relative_gap:.2e} (tolerance {tol:.1e})",
+        f"objective   {last.objective:.8g}, at most {last.gap:.4g} above the minimum",
+    ]
+
+
+def sparse_dict(solution: SparseSolution) -> dict[str, Any]:
+    """The same for JSON."""
+    last = solution.records[-1]
+    return {
+        "status": solution.status.value,
+        "converged": solution.converged,
+        "iterations": last.iteration,
+        "objective": last.objective,
+        "gap": last.gap,
+        "relative_gap": last.relative_gap,
+        "step": solution.step,
+        "step_limit": solution.limit,
+    }

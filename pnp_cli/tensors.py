@@ -1,0 +1,20 @@
+"""Between image files and tensors: (H, W, C) pixels and (1, C, H, W) tensors, both in [0, 1]."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .images import Image
+
+
+def to_tensor(image: Image, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
+    """Pixels of an image as a tensor (1, C, H, W)."""
+    planes = np.ascontiguousarray(image.pixels.transpose(2, 0, 1))
+    return torch.from_numpy(planes)[None].to(device, dtype)
+
+
+def from_tensor(tensor: Tensor, like: Image) -> Image:
+    """Image with the pixels of a tensor (1, C, H, W) and the depth, alpha and metadata of `like`."""
+    return like.with_pixels(tensor[0].permute(1, 2, 0).cpu().float().numpy())

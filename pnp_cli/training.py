@@ -1,0 +1,328 @@
+"""Training of a denoiser: averaged by parametrisation at every step, certified when exported.
+
+While it trains, the convolution of an Euler step is W/ν(W), ν a differentiable power-iteration estimate of
+the norm, and its τ is 2·sigmoid(raw) < 2. The estimate is a lower bound, so `export` ends with the rigorous
+bound of `certificate` and shortens τ where needed. All randomness comes from one generator and all state
+is in the checkpoint, so a resumed run repeats an uninterrupted one bit for bit (same machine and threads;
+with a time budget the learning rate follows the clock and runs differ).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .certificate import certify_layer
+from .data import RandomCrops
+from .denoisers import (
+    Architecture,
+    Denoiser,
+    EulerNetwork,
+    architecture_from_dict,
+    architecture_to_dict,
+    build,
+)
+from .errors import InputError, WeightsError
+from .images import write_bytes
+from .layers import EulerStep
+from .metrics import psnr
+from .weights import parse
+
+CHECKPOINT_KIND = "pnp-training-checkpoint"
+
+ALPHA_LIMIT = 0.95
+"""Largest averaged constant of a layer that `export` lets through; τ is shortened to it."""
+
+VALIDATION_SIGMAS = (5, 15, 25, 50)
+"""Noise levels of the validation on the 0-255 scale."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that determines a run besides the data. Noise levels on the [0, 1] scale."""
+
+    sigma: tuple[float, float] = (0.0, 55 / 255)
+    steps: int | None = None
+    time_budget: float | None = None
+    """Seconds of training; the cosine schedule ends with whichever of `steps` and this comes first."""
+    batch: int = 16
+    crop: int = 48
+    learning_rate: float = 3e-3
+    final_rate: float = 0.02
+    """Learning rate at the end, as a fraction of `learning_rate`."""
+    clip: float = 1.0
+    """Largest norm of the gradient, relative to a running mean of its norm times 4; 0 switches it off."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """One step: `loss` is the weighted mean squared error; `psnr` by σ (0-255) when it was validated."""
+
+    step: int
+    elapsed: float
+    progress: float
+    learning_rate: float
+    loss: float
+    psnr: dict[int, float] | None = None
+
+    def as_json(self) -> str:
+        """One line of the training log."""
+        fields = {"step": self.step, "elapsed": round(self.elapsed, 2), "learning_rate": self.learning_rate}
+        fields["loss"] = self.loss
+        if self.psnr is not None:
+            fields["psnr"] = self.psnr  # type: ignore[assignment]
+        return json.dumps(fields)
+
+
+# ------------------------------------------------------------------------------- parametrisations
+
+
+class UnitNorm(nn.Module):
+    """W ↦ W/ν(W), ν one power-iteration step per training step on a 16 × 16 torus, warm-started."""
+
+    SIDE = 16
+    u: Tensor
+
+    def __init__(self, weight: Tensor, generator: torch.Generator) -> None:
+        super().__init__()
+        u = torch.randn(1, weight.shape[1], self.SIDE, self.SIDE, generator=generator)
+        self.register_buffer("u", (u / u.norm()).to(weight.device))
+        with torch.no_grad():
+            for _ in range(30):
+                self._iterate(weight)
+
+    @torch.no_grad()
+    def _iterate(self, weight: Tensor) -> None:
+        y = self._convolve(weight, self.u)
+        x = self._convolve(weight.transpose(0, 1).flip(2, 3), y)
+        self.u.copy_(x / x.norm())
+
+    @staticmethod
+    def _convolve(weight: Tensor, x: Tensor) -> Tensor:
+        pad = weight.shape[-1] // 2
+        return F.conv2d(F.pad(x, (pad,) * 4, mode="circular"), weight)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Normalise (C_out, C_in, k, k); the power iteration advances in training mode only."""
+        if self.training:
+            self._iterate(weight.detach())
+        return weight / self._convolve(weight, self.u).norm()
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Scale the free parameter to rows of unit norm, so that the optimiser's step suits it."""
+        return weight / weight.flatten(1).norm(dim=1).mean()
+
+
+class StepBelowTwo(nn.Module):
+    """raw ↦ 2·sigmoid(raw): τ in (0, 2) for ‖A‖ = 1."""
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """τ of the raw scalar."""
+        return 2 * torch.sigmoid(raw)
+
+    def right_inverse(self, tau: Tensor) -> Tensor:
+        """Raw scalar of τ."""
+        return torch.logit(tau / 2)
+
+
+def constrain(network: Denoiser, generator: torch.Generator) -> None:
+    """Parametrise every Euler step so that it is averaged throughout training; nothing else changes."""
+    for module in network.modules():
+        if isinstance(module, EulerStep):
+            parametrize.register_parametrization(module, "weight", UnitNorm(module.weight.detach(), generator))
+            parametrize.register_parametrization(module, "step", StepBelowTwo())
+
+
+@torch.no_grad()
+def export(network: Denoiser) -> Denoiser:
+    """A plain float32 CPU copy of a network in training, every step within its certified interval."""
+    was_training = network.training
+    network.eval()
+    plain = build(network.architecture)
+    for name, parameter in plain.named_parameters():
+        value: Tensor = functools.reduce(getattr, name.split("."), network)  # type: ignore[arg-type, assignment]
+        parameter.copy_(value)
+    if isinstance(plain, EulerNetwork):
+        for step in plain.steps:
+            assert isinstance(step, EulerStep)
+            layer = certify_layer(step, "")
+            if layer.alpha > ALPHA_LIMIT:
+                step.step.fill_(2 * ALPHA_LIMIT / layer.norm_upper**2)
+    network.train(was_training)
+    return plain.eval()
+
+
+# --------------------------------------------------------------------------------------- training
+
+
+@torch.no_grad()
+def validate(
+    network: nn.Module, images: Sequence[Tensor], sigmas: Sequence[float] = VALIDATION_SIGMAS, seed: int = 0
+) -> dict[int, float]:
+    """Mean PSNR in dB (peak 1.0) of a denoiser over images, at noise levels on the 0-255 scale.
+
+    The noise of image i at each level comes from seed + i, so every call sees the same noise.
+    """
+    device = next(network.parameters()).device
+    result = {}
+    for sigma in sigmas:
+        total = 0.0
+        for i, image in enumerate(images):
+            clean = image[None].float() / 255
+            generator = torch.Generator().manual_seed(seed + i)
+            noisy = clean + sigma / 255 * torch.randn(clean.shape, generator=generator)
+            restored = network(noisy.to(device), sigma / 255).cpu()
+            total += psnr(clean.numpy(), restored.numpy())
+        result[int(sigma)] = total / len(images)
+    return result
+
+
+class Trainer:
+    """State of a training run: network, optimiser, generator, step and elapsed time."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        images: Sequence[Tensor],
+        config: TrainingConfig,
+        device: torch.device | None = None,
+    ) -> None:
+        self.architecture = architecture
+        self.config = config
+        self.device = device or torch.device("cpu")
+        self.generator = torch.Generator().manual_seed(config.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.network = build(architecture)
+        constrain(self.network, self.generator)
+        self.network.to(self.device, memory_format=torch.channels_last).train()
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
+        self.crops = RandomCrops(images, config.crop, self.generator)
+        self.step = 0
+        self.elapsed = 0.0
+        self.gradient_norm = 0.0
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the run that is done, in [0, 1]."""
+        by_steps = self.step / self.config.steps if self.config.steps else 0.0
+        by_time = self.elapsed / self.config.time_budget if self.config.time_budget else 0.0
+        return min(max(by_steps, by_time), 1.0)
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[TrainingRecord]:
+        """Train to the end of the schedule, one record per step; `stop` is asked before each step."""
+        while self.progress < 1 and not stop():
+            start = time.perf_counter()
+            rate = self._learning_rate()
+            loss = self._train_step(rate)
+            self.step += 1
+            self.elapsed += time.perf_counter() - start
+            yield TrainingRecord(self.step, self.elapsed, self.progress, rate, loss)
+
+    def _learning_rate(self) -> float:
+        c = self.config
+        cosine = (1 + math.cos(math.pi * self.progress)) / 2
+        return c.learning_rate * (c.final_rate + (1 - c.final_rate) * cosine)
+
+    def _train_step(self, rate: float) -> float:
+        c = self.config
+        clean = self.crops.batch(c.batch)
+        low, high = c.sigma
+        sigma = low + (high - low) * torch.rand(c.batch, generator=self.generator)
+        noisy = clean + sigma[:, None, None, None] * torch.randn(clean.shape, generator=self.generator)
+        clean, noisy, sigma = (t.to(self.device, non_blocking=True) for t in (clean, noisy, sigma))
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            restored = self.network(noisy, sigma)
+        # The squared error grows with σ; the weight makes every noise level count about equally.
+        error = (restored.float() - clean).square().mean((1, 2, 3))
+        loss = (error / (sigma + 2 / 255)).mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._clip_gradient()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        return float(loss.detach())
+
+    def _clip_gradient(self) -> None:
+        """Clip to four times a running mean of the norm: only outliers are shortened."""
+        if not self.config.clip:
+            return
+        limit = 4 * self.config.clip * self.gradient_norm if self.step > 10 else math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
+        norm = min(norm, limit)
+        self.gradient_norm = norm if self.step == 0 else 0.98 * self.gradient_norm + 0.02 * norm
+
+    # ---------------------------------------------------------------------------- checkpoints
+
+    def save(self, path: str | Path) -> None:
+        """Write the whole state atomically (safetensors; no pickle)."""
+        tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
+        tensors["generator"] = self.generator.get_state()
+        header = {
+            "kind": CHECKPOINT_KIND,
+            "architecture": json.dumps(architecture_to_dict(self.architecture)),
+            "config": json.dumps(asdict(self.config)),
+            "progress": json.dumps(
+                {"step": self.step, "elapsed": self.elapsed, "gradient_norm": self.gradient_norm}
+            ),
+        }
+        write_bytes(path, save_tensors({k: v.cpu() for k, v in tensors.items()}, metadata=header))
+
+    def load(self, path: str | Path) -> None:
+        """Continue from a checkpoint of a run with the same architecture.
+
+        Raises
+        ------
+        WeightsError
+            If the file is not a checkpoint of this architecture.
+        """
+        header, tensors = read_checkpoint(path)
+        if architecture_from_dict(json.loads(header["architecture"])) != self.architecture:
+            raise WeightsError(f"{path}: the checkpoint is of another architecture; use the preset it was made with")
+        network = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimiser."):
+                _, index, name = key.split(".", 2)
+                state.setdefault(int(index), {})[name] = value
+        try:
+            self.network.load_state_dict(network)
+            full = self.optimiser.state_dict()
+            self.optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})
+            self.generator.set_state(tensors["generator"])
+            progress = json.loads(header["progress"])
+            self.step, self.elapsed = int(progress["step"]), float(progress["elapsed"])
+            self.gradient_norm = float(progress["gradient_norm"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise WeightsError(f"{path}: the checkpoint is damaged; start the training anew") from error
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and tensors of a training checkpoint.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is not a checkpoint.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return parse(data, str(path), CHECKPOINT_KIND)

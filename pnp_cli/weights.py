@@ -1,0 +1,152 @@
+"""Weight files: safetensors with a header of metadata, verified from the numbers at every load.
+
+The header holds the architecture, the training record and the certificate as it was computed when the
+file was written. It is information: whether a network is averaged is recomputed from its weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from .certificate import Certificate, certify
+from .denoisers import Denoiser, architecture_from_dict, architecture_to_dict, build
+from .errors import InputError, WeightsError
+from .images import write_bytes
+
+KIND = "pnp-denoiser"
+LOAD_GRID = 32
+"""Frequencies per axis of the norm bound at load: at most 1 % above the norm for 3 × 3 kernels."""
+
+
+@dataclass(frozen=True)
+class LoadedDenoiser:
+    """A network with what is proven about it (`certificate`) and what its file says (`training`)."""
+
+    network: Denoiser
+    certificate: Certificate
+    name: str
+    path: Path
+    sha256: str
+    training: dict[str, Any]
+
+
+def locate(name: str | Path) -> Path:
+    """Path of a weight file: a path as it is, or the name of a shipped file ("huber").
+
+    Raises
+    ------
+    WeightsError
+        If there is no such file.
+    """
+    path = Path(name)
+    if path.suffix == ".safetensors" or len(path.parts) > 1:
+        if not path.is_file():
+            raise WeightsError(f"{path}: no such weight file")
+        return path
+    for folder in shipped_folders():
+        shipped = folder / f"{name}.safetensors"
+        if shipped.is_file():
+            return shipped
+    known = sorted(p.stem for folder in shipped_folders() for p in folder.glob("*.safetensors"))
+    raise WeightsError(f"'{name}': no shipped weights of that name ({', '.join(known)}) and not a .safetensors file")
+
+
+def shipped_folders() -> list[Path]:
+    """Folders that may hold the shipped weights: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    return [f for f in (package / "weights", package.parent / "weights") if f.is_dir()]
+
+
+def save(
+    path: str | Path, network: Denoiser, training: Mapping[str, Any] | None = None, *, averaged: bool | None = None
+) -> Certificate:
+    """Write a weight file atomically and return its certificate.
+
+    Parameters
+    ----------
+    path : ends in .safetensors.
+    network : the network, without training parametrisations.
+    training : JSON-able record: data, noise range, seed, steps, seconds.
+    averaged : the label to give the file; by default whatever the certificate says.
+
+    Raises
+    ------
+    WeightsError
+        If the label is "averaged" and the network is not certified averaged; nothing is written then.
+    """
+    certificate = certify(network, lower=True)
+    if averaged and not certificate.averaged:
+        raise WeightsError(f"{path}: refused to label the network averaged, since {certificate.reason}")
+    header = {
+        "kind": KIND,
+        "architecture": json.dumps(architecture_to_dict(network.architecture)),
+        "training": json.dumps(dict(training or {})),
+        "certificate": json.dumps(certificate.as_dict()),
+        "averaged": json.dumps(certificate.averaged if averaged is None else averaged),
+    }
+    tensors = {k: v.detach().cpu().float().contiguous() for k, v in network.state_dict().items()}
+    write_bytes(path, save_tensors(tensors, metadata=header))
+    return certificate
+
+
+def load(name: str | Path, device: torch.device | str = "cpu", *, grid: int = LOAD_GRID, lower: bool = False) -> LoadedDenoiser:
+    """Read a weight file, build its network and recompute its certificate.
+
+    Parameters
+    ----------
+    name : path of a .safetensors file, or the name of a shipped one.
+    device : where to put the network.
+    grid, lower : see `certificate.certify`.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is damaged, or is not a weight file of this package.
+    """
+    path = locate(name)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    header, tensors = parse(data, str(path))
+    try:
+        network = build(architecture_from_dict(json.loads(header["architecture"])))
+        network.load_state_dict(tensors)
+        training = json.loads(header.get("training", "{}"))
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise WeightsError(f"{path}: the tensors do not fit the architecture in the header; the file is damaged") from error
+    if not all(torch.isfinite(p).all() for p in network.parameters()):
+        raise WeightsError(f"{path}: the weights contain NaN or infinite values")
+    certificate = certify(network, grid=grid, lower=lower)
+    network.requires_grad_(False).eval().to(device)
+    return LoadedDenoiser(network, certificate, path.stem, path, hashlib.sha256(data).hexdigest(), training)
+
+
+def parse(data: bytes, name: str, kind: str = KIND) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and tensors of a safetensors file of this package.
+
+    Raises
+    ------
+    WeightsError
+        If the bytes are not such a file.
+    """
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+        tensors = load_tensors(data)
+    except (SafetensorError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{name}: not a safetensors file, or a damaged one") from error
+    if header.get("kind") != kind:
+        raise WeightsError(f"{name}: not a {kind} file")
+    return header, tensors
