@@ -36,9 +36,7 @@ STATEMENTS: dict[Theorem, str] = {
         "averaged denoiser, box projection: a fixed point exists (Brouwer) and the iterates converge to "
         "one (Krasnosel'skii-Mann)"
     ),
-    "averaged": (
-        "averaged denoiser, no box: the iterates converge if a fixed point exists (Krasnosel'skii-Mann)"
-    ),
+    "averaged": ("averaged denoiser, no box: the iterates converge if a fixed point exists (Krasnosel'skii-Mann)"),
     "none": "no convergence theorem applies",
 }
 

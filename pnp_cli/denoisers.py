@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import SIGMA_UNIT, ActivationName, BiasedReLU, EulerStep, HuberMixture, dct_colour_frame
+from .layers import SIGMA_UNIT, ActivationName, EulerStep, HuberMixture, dct_colour_frame
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class Denoiser(nn.Module):
     image_channels: int = 3
     architecture: Architecture
 
+    def initialise(self) -> None:
+        """Set the weights for the start of a training, from torch's global generator."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise `x` of shape (B, C, H, W); `sigma` is a number or a tensor (B,), on the [0, 1] scale."""
         batch, channels, height, width = x.shape
@@ -99,7 +104,6 @@ class EulerNetwork(Denoiser):
             )
             for scale in architecture.scales
         )
-        self.initialise()
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -151,15 +155,18 @@ class DnCNN(Denoiser):
         self.architecture: DnCNNArchitecture = architecture
         inner, width = 4 * self.image_channels, architecture.width
         sizes = [inner + 1] + [width] * (architecture.depth - 1) + [inner]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(i, o, 3, padding=1) for i, o in zip(sizes, sizes[1:], strict=False)
-        )
+        self.convolutions = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(sizes))
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Start near the identity, with He's scale inside."""
         for convolution in self.convolutions:
-            assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
+            assert isinstance(convolution, nn.Conv2d)
+            assert convolution.bias is not None
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             nn.init.zeros_(convolution.bias)
-        with torch.no_grad():  # start near the identity
-            self.convolutions[-1].weight.mul_(0.01)
+            if convolution is self.convolutions[-1]:
+                convolution.weight.mul_(0.01)
 
     def body(self, x: Tensor, sigma: Tensor) -> Tensor:
         z = F.pixel_unshuffle(x, 2)
@@ -203,7 +210,7 @@ def architecture_from_dict(fields: dict[str, Any]) -> Architecture:
     family = fields.pop("family", None)
     try:
         if family == "euler":
-            return EulerArchitecture(scales=tuple(int(r) for r in fields.pop("scales")), **fields)
+            return EulerArchitecture(scales=tuple(fields.pop("scales")), **fields)
         if family == "dncnn":
             return DnCNNArchitecture(**fields)
     except (KeyError, TypeError, ValueError) as error:
@@ -217,7 +224,7 @@ def architecture_to_dict(architecture: Architecture) -> dict[str, Any]:
 
 
 def build(architecture: Architecture) -> Denoiser:
-    """Build the network of an architecture, initialised from torch's global generator."""
+    """The network of an architecture, its weights still to be set: by `initialise` or from a file."""
     if isinstance(architecture, EulerArchitecture):
         return EulerNetwork(architecture)
     return DnCNN(architecture)

@@ -29,7 +29,9 @@ def choose_device(name: str = "auto") -> torch.device:
         raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise UsageError(f"device '{name}' was asked for, but no CUDA device is available; use --device auto or cpu")
+            raise UsageError(
+                f"device '{name}' was asked for, but no CUDA device is available; use --device auto or cpu"
+            )
         if device.index is not None and device.index >= torch.cuda.device_count():
             raise UsageError(f"device '{name}' does not exist; there are {torch.cuda.device_count()} CUDA devices")
     return device

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from .errors import InputError
 
 Depth = Literal["uint8", "uint16", "float32"]
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[np.floating[Any]]
 
 FORMATS = {
     ".png": "PNG",
@@ -124,8 +124,7 @@ def _read_pillow(data: bytes, name: str) -> Image:
 
     if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 25 and data[24] == 16 and data[25] != 0:
         raise InputError(
-            f"{name}: 16-bit colour PNG is not supported (it would lose half its depth); "
-            "convert it to a 16-bit TIFF"
+            f"{name}: 16-bit colour PNG is not supported (it would lose half its depth); convert it to a 16-bit TIFF"
         )
     if data[:4] in (b"II*\0", b"MM\0*"):
         deep = _read_deep_tiff(data, name)
@@ -134,7 +133,7 @@ def _read_pillow(data: bytes, name: str) -> Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Pillow.DecompressionBombWarning)
-            picture = Pillow.open(io.BytesIO(data))
+            picture: Pillow.Image = Pillow.open(io.BytesIO(data))
             picture.load()
     except UnidentifiedImageError as error:
         raise InputError(f"{name}: not an image file of a known format") from error
@@ -261,9 +260,9 @@ def encode_image(image: Image, file_format: str, name: str = "output") -> bytes:
     planes = image.pixels
     if image.alpha is not None:
         planes = np.concatenate([planes, image.alpha[:, :, None]], axis=2)
-    if file_format not in ("TIFF", "NPY") and image.depth == "uint16":
-        if file_format != "PNG" or planes.shape[2] != 1:
-            raise InputError(f"{name}: {file_format} cannot hold 16-bit samples of this image; write a .tif")
+    deep_enough = file_format in ("TIFF", "NPY") or (file_format == "PNG" and planes.shape[2] == 1)
+    if image.depth == "uint16" and not deep_enough:
+        raise InputError(f"{name}: {file_format} cannot hold 16-bit samples of this image; write a .tif")
     depth = image.depth
     if depth == "float32" and file_format not in ("TIFF", "NPY"):
         depth = "uint8"
@@ -291,17 +290,14 @@ def encode_image(image: Image, file_format: str, name: str = "output") -> bytes:
     return buffer.getvalue()
 
 
-def _encode_pillow(
-    samples: npt.NDArray[Any], file_format: str, image: Image, buffer: io.BytesIO, name: str
-) -> None:
+def _encode_pillow(samples: npt.NDArray[Any], file_format: str, image: Image, buffer: io.BytesIO, name: str) -> None:
     from PIL import Image as Pillow
 
     picture = Pillow.fromarray(np.ascontiguousarray(samples))
     if image.alpha is not None and file_format in ("JPEG", "BMP"):
         raise InputError(f"{name}: {file_format} cannot hold the transparency of this image; write a .png")
-    options: dict[str, Any] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(file_format, {})
-    if file_format == "TIFF":
-        options["compression"] = "tiff_adobe_deflate"
+    lossless: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "TIFF": {"compression": "tiff_adobe_deflate"}}
+    options = {"quality": 95} if file_format == "JPEG" else lossless.get(file_format, {})
     picture.save(buffer, format=file_format, **options, **image.metadata)
 
 

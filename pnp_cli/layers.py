@@ -89,9 +89,7 @@ class EulerStep(nn.Module):
         τ. The step is averaged with constant τ‖A‖²/2 if that is below 1; see `certificate`.
     """
 
-    def __init__(
-        self, channels: int, filters: int, kernel_size: int, scale: int, activation: ActivationName
-    ) -> None:
+    def __init__(self, channels: int, filters: int, kernel_size: int, scale: int, activation: ActivationName) -> None:
         super().__init__()
         self.scale = scale
         width = channels * scale**2
@@ -100,13 +98,19 @@ class EulerStep(nn.Module):
         self.step = nn.Parameter(torch.tensor(1.0))
         self.activation = make_activation(activation, filters)
 
+    def analyse(self, x: Tensor) -> Tensor:
+        """A U x: (B, C, H, W), H and W multiples of `scale`, to (B, filters, H/scale, W/scale)."""
+        z = F.pixel_unshuffle(x, self.scale) if self.scale > 1 else x
+        return F.conv2d(z, self.weight, padding=self.weight.shape[-1] // 2)
+
+    def synthesise(self, c: Tensor) -> Tensor:
+        """Uᵀ Aᵀ c, the adjoint of `analyse`."""
+        z = F.conv_transpose2d(c, self.weight, padding=self.weight.shape[-1] // 2)
+        return F.pixel_shuffle(z, self.scale) if self.scale > 1 else z
+
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Apply φ to `x` of shape (B, C, H, W), H and W multiples of `scale`; `sigma` of shape (B,)."""
-        weight, padding = self.weight, self.weight.shape[-1] // 2
-        z = F.pixel_unshuffle(x, self.scale) if self.scale > 1 else x
-        s = self.activation(F.conv2d(z, weight, padding=padding), sigma)
-        z = z - self.step * F.conv_transpose2d(s, weight, padding=padding)
-        return F.pixel_shuffle(z, self.scale) if self.scale > 1 else z
+        return x - self.step * self.synthesise(self.activation(self.analyse(x), sigma))
 
 
 def dct_colour_frame(side: int, scale: int, channels: int, filters: int) -> Tensor:

@@ -6,9 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-def add_gaussian_noise(
-    pixels: npt.NDArray[np.float32], sigma: float, seed: int
-) -> npt.NDArray[np.float32]:
+def add_gaussian_noise(pixels: npt.NDArray[np.float32], sigma: float, seed: int) -> npt.NDArray[np.float32]:
     """Pixels (H, W, C) plus independent Gaussian noise of standard deviation `sigma` ([0, 1] scale)."""
     generator = np.random.default_rng(seed)
     return pixels + np.float32(sigma) * generator.standard_normal(pixels.shape, dtype=np.float32)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,69 +26,81 @@ WARM_SIGMA = 49 / 255
 
 @dataclass(frozen=True)
 class Settings:
-    """Choices of a Plug-and-Play run; None means: by rule from the noise level (`resolve`).
+    """Choices of a Plug-and-Play run; `for_noise` makes them from the noise level.
 
-    Noise levels are on the [0, 1] scale.
+    Attributes
+    ----------
+    strength : noise level given to the denoiser, [0, 1] scale.
+    envelope : h of the Moreau envelope, used by that data term; larger trusts the data more.
+    step : step of the gradient of the data term in use; None is h for the envelope (its proximal map) and
+        1.9/L for least squares.
+    ridge : weight of (ridge/2)‖x‖² in the data term.
+    box : whether the iterates are projected onto [0, 1].
+    continuation : iterations of the warm-up, after which (h, strength) are frozen; 0 starts cold.
+    tol, max_iter : see `solvers.fixed_point`.
+
+    Raises
+    ------
+    UsageError
+        If a value makes no sense. Whether the step is admissible is not checked here.
     """
 
+    strength: float
+    envelope: float
     data_term: DataTerm = "envelope"
-    envelope: float | None = None
-    """h of the Moreau envelope; larger trusts the data more."""
     step: float | None = None
-    """Step of the gradient of the data term in use: h for the envelope, 1.9/L for least squares."""
-    strength: float | None = None
-    """Noise level given to the denoiser."""
     ridge: float = 0.0
     box: bool = True
     continuation: int = 20
-    """Iterations of the warm-up, after which (h, strength) are frozen; 0 starts cold."""
     tol: float = 1e-4
     max_iter: int = 200
 
-    def resolve(self, noise: float, lipschitz: float) -> Settings:
-        """Fill in what is None.
-
-        Parameters
-        ----------
-        noise : standard deviation of the measurement noise, [0, 1] scale.
-        lipschitz : L of the least-squares term.
-
-        Raises
-        ------
-        UsageError
-            If a value makes no sense.
-        """
-        level = max(noise * 255, MIN_NOISE)
-        envelope = self.envelope if self.envelope is not None else rule_envelope(level)
-        default_step = envelope if self.data_term == "envelope" else 1.9 / lipschitz
-        filled = replace(
-            self,
-            envelope=envelope,
-            step=self.step if self.step is not None else default_step,
-            strength=self.strength if self.strength is not None else rule_strength(level) / 255,
-        )
-        for name in ("envelope", "strength", "ridge", "tol"):
-            value = getattr(filled, name)
-            low_ok = value > 0 if name == "envelope" else value >= 0
-            if not (low_ok and np.isfinite(value)):
-                raise UsageError(f"{name} must be a {'positive' if name == 'envelope' else 'non-negative'} number, not {value}")
-        if filled.max_iter < 1 or filled.continuation < 0:
+    def __post_init__(self) -> None:
+        if self.data_term not in ("envelope", "least-squares"):
+            raise UsageError(f"the data term must be envelope or least-squares, not '{self.data_term}'")
+        if not 0 < self.envelope < math.inf:
+            raise UsageError(f"the envelope parameter h must be a positive number, not {self.envelope:g}")
+        for name in ("strength", "ridge", "tol"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"the {name} must be a non-negative number, not {getattr(self, name):g}")
+        if self.step is not None and not math.isfinite(self.step):
+            raise UsageError(f"the step must be a finite number, not {self.step}")
+        if self.max_iter < 1 or self.continuation < 0:
             raise UsageError("the iteration limit must be at least 1 and the continuation at least 0")
-        return filled
+
+    @classmethod
+    def for_noise(
+        cls,
+        noise: float,
+        *,
+        data_term: DataTerm = "envelope",
+        strength: float | None = None,
+        envelope: float | None = None,
+        **others: Any,
+    ) -> Settings:
+        """Settings for measurement noise of standard deviation `noise` ([0, 1] scale); what is given wins."""
+        h = rule_envelope(noise) if envelope is None else envelope
+        if strength is None:
+            strength = rule_strength(noise, h if data_term == "envelope" else LEAST_SQUARES_STEP)
+        return cls(strength, h, data_term, **others)
 
 
-MIN_NOISE = 0.5
-"""Noise levels below this (0-255 scale) are treated as this: rounding to 8 bits alone has 0.29."""
+LEAST_SQUARES_STEP = 1.9
+"""Default step of the least-squares term, times 1/L: near the end of the interval, where it is fastest."""
+
+MIN_NOISE = 0.5 / 255
+"""Noise below this is treated as this: rounding to 8 bits alone has 0.29/255."""
 
 
-def rule_envelope(level: float) -> float:
-    """h for a noise level on the 0-255 scale; fitted on BSDS500 validation images."""
-    return 25.0 / level
+def rule_envelope(noise: float) -> float:
+    """h for a noise level; fitted on blurred images of the BSDS500 validation set."""
+    return 25.0 / (255 * max(noise, MIN_NOISE))
 
 
-def rule_strength(level: float) -> float:
-    """Denoiser strength (0-255 scale) for a noise level on the 0-255 scale; fitted likewise."""
-    return float(3.0 * (level / 2.55) ** 0.63)
+def rule_strength(noise: float, h: float) -> float:
+    """Denoiser strength for a noise level and data weight h; fitted likewise."""
+    level = 255 * max(noise, MIN_NOISE)
+    return 3.0 * (level / 2.55) ** 0.63 * math.sqrt(h / (25.0 / level)) / 255
 
 
 class PlugAndPlayMap:
@@ -141,8 +154,7 @@ def plan_deblurring(
     blur: Blur,
     denoiser: nn.Module,
     certificate: Certificate,
-    noise: float,
-    settings: Settings | None = None,
+    settings: Settings,
 ) -> Plan:
     """Prepare the restoration of y = Kx + noise.
 
@@ -151,27 +163,30 @@ def plan_deblurring(
     y : measurement (B, C, H, W), values nominally in [0, 1].
     blur : K for images of that size.
     denoiser, certificate : N and what is proven about it.
-    noise : standard deviation of the noise, [0, 1] scale.
-    settings : choices; by rule where None.
+    settings : see `Settings.for_noise`.
 
-    Raises
-    ------
-    UsageError
-        If a setting makes no sense. Failed conditions are in `Plan.guarantee`, not raised.
+    Returns
+    -------
+    Plan
+        Conditions that fail are in its guarantee, not raised; see `Guarantee.require`.
     """
-    base = LeastSquares(blur, y, (settings or Settings()).ridge)
-    s = (settings or Settings()).resolve(noise, base.lipschitz)
-    assert s.envelope is not None and s.step is not None and s.strength is not None
-    fidelity: Fidelity = MoreauEnvelope(base, s.envelope) if s.data_term == "envelope" else base
-    operator = PlugAndPlayMap(fidelity, denoiser, s.strength, s.step, s.box)
+    s = settings
+    base = LeastSquares(blur, y, s.ridge)
+    fidelity: Fidelity
+    if s.data_term == "envelope":
+        fidelity, step = MoreauEnvelope(base, s.envelope), s.envelope
+    else:
+        fidelity, step = base, LEAST_SQUARES_STEP / base.lipschitz
+    step = step if s.step is None else s.step
+    operator = PlugAndPlayMap(fidelity, denoiser, s.strength, step, s.box)
     warm_up: list[Map] = []
-    count = min(s.continuation, s.max_iter) if 0 < s.strength < WARM_SIGMA else 0
+    count = min(s.continuation, s.max_iter // 2) if 0 < s.strength < WARM_SIGMA else 0
     for sigma in np.geomspace(WARM_SIGMA, s.strength or 1, count, endpoint=False):
-        warmer, step = fidelity, s.step
+        warmer, warm_step = fidelity, step
         if s.data_term == "envelope":  # h goes with the strength, so that their ratio stays
             h = s.envelope * float(sigma) / s.strength
-            warmer, step = MoreauEnvelope(base, h), h
-        warm_up.append(PlugAndPlayMap(warmer, denoiser, float(sigma), step, s.box))
-    guarantee = plug_and_play_guarantee(fidelity, s.step, certificate, s.box)
+            warmer, warm_step = MoreauEnvelope(base, h), h
+        warm_up.append(PlugAndPlayMap(warmer, denoiser, float(sigma), warm_step, s.box))
+    guarantee = plug_and_play_guarantee(fidelity, step, certificate, s.box)
     start = blur.boundary.extend(y)
     return Plan(s, guarantee, operator, tuple(warm_up), start.clamp(0, 1) if s.box else start)

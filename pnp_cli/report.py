@@ -6,19 +6,16 @@ from typing import Any
 
 from .certificate import Certificate
 from .conditions import Guarantee
-from .ista import SparseSolution
 from .plugandplay import Settings
 from .solvers import Solution
-
-SCHEMA = 1
-"""Version of the JSON objects; it changes when a field changes its meaning or goes away."""
+from .sparse import SparseSolution
 
 
-def certificate_lines(certificate: Certificate) -> list[str]:
-    """One line about a network."""
+def certificate_line(certificate: Certificate) -> str:
+    """What is proven about a network."""
     if certificate.averaged:
-        return [f"certified averaged, α = {certificate.alpha:.4f}, for every image size"]
-    return [f"NOT certified: {certificate.reason}"]
+        return f"certified averaged, α = {certificate.alpha:.4f}, for every image size"
+    return f"NOT certified: {certificate.reason}"
 
 
 def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
@@ -39,8 +36,7 @@ def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
         if g.contraction is not None:
             constant += f", contraction factor q = {g.contraction:.6g}"
         lines.append(f"operator    {constant}")
-    if s.strength is not None:
-        lines.append(f"denoiser    strength {255 * s.strength:.3g} (0-255 scale)")
+    lines.append(f"denoiser    strength {255 * s.strength:.3g} (0-255 scale)")
     return lines
 
 
@@ -76,7 +72,7 @@ def guarantee_dict(guarantee: Guarantee, settings: Settings) -> dict[str, Any]:
         "step_limit": g.step_limit,
         "alpha": g.alpha,
         "contraction": g.contraction,
-        "strength": 255 * s.strength if s.strength is not None else None,
+        "strength": 255 * s.strength,
         "box": s.box,
         "ridge": s.ridge,
     }

@@ -79,11 +79,8 @@ class TrainingRecord:
 
     def as_json(self) -> str:
         """One line of the training log."""
-        fields = {"step": self.step, "elapsed": round(self.elapsed, 2), "learning_rate": self.learning_rate}
-        fields["loss"] = self.loss
-        if self.psnr is not None:
-            fields["psnr"] = self.psnr  # type: ignore[assignment]
-        return json.dumps(fields)
+        fields = asdict(self) | {"elapsed": round(self.elapsed, 2)}
+        return json.dumps({key: value for key, value in fields.items() if value is not None})
 
 
 # ------------------------------------------------------------------------------- parametrisations
@@ -152,7 +149,7 @@ def export(network: Denoiser) -> Denoiser:
     network.eval()
     plain = build(network.architecture)
     for name, parameter in plain.named_parameters():
-        value: Tensor = functools.reduce(getattr, name.split("."), network)  # type: ignore[arg-type, assignment]
+        value: Tensor = functools.reduce(getattr, name.split("."), network)  # type: ignore[assignment]
         parameter.copy_(value)
     if isinstance(plain, EulerNetwork):
         for step in plain.steps:
@@ -206,8 +203,9 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.network = build(architecture)
+            self.network.initialise()
         constrain(self.network, self.generator)
-        self.network.to(self.device, memory_format=torch.channels_last).train()
+        self.network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
         self.crops = RandomCrops(images, config.crop, self.generator)
         self.step = 0
@@ -244,13 +242,14 @@ class Trainer:
         noisy = clean + sigma[:, None, None, None] * torch.randn(clean.shape, generator=self.generator)
         clean, noisy, sigma = (t.to(self.device, non_blocking=True) for t in (clean, noisy, sigma))
         noisy = noisy.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        with mixed, parametrize.cached():
             restored = self.network(noisy, sigma)
         # The squared error grows with σ; the weight makes every noise level count about equally.
         error = (restored.float() - clean).square().mean((1, 2, 3))
         loss = (error / (sigma + 2 / 255)).mean()
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._clip_gradient()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -278,14 +277,16 @@ class Trainer:
             "kind": CHECKPOINT_KIND,
             "architecture": json.dumps(architecture_to_dict(self.architecture)),
             "config": json.dumps(asdict(self.config)),
-            "progress": json.dumps(
-                {"step": self.step, "elapsed": self.elapsed, "gradient_norm": self.gradient_norm}
-            ),
+            "progress": json.dumps({"step": self.step, "elapsed": self.elapsed, "gradient_norm": self.gradient_norm}),
         }
         write_bytes(path, save_tensors({k: v.cpu() for k, v in tensors.items()}, metadata=header))
 
-    def load(self, path: str | Path) -> None:
+    def load(self, path: str | Path) -> tuple[str, ...]:
         """Continue from a checkpoint of a run with the same architecture.
+
+        Returns
+        -------
+        Names of the settings that the checkpoint was made with other values of; those of `config` apply.
 
         Raises
         ------
@@ -309,8 +310,10 @@ class Trainer:
             progress = json.loads(header["progress"])
             self.step, self.elapsed = int(progress["step"]), float(progress["elapsed"])
             self.gradient_norm = float(progress["gradient_norm"])
+            then, now = json.loads(header["config"]), json.loads(json.dumps(asdict(self.config)))
         except (KeyError, RuntimeError, ValueError) as error:
             raise WeightsError(f"{path}: the checkpoint is damaged; start the training anew") from error
+        return tuple(name for name, value in now.items() if then.get(name) != value)
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:

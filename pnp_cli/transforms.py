@@ -84,7 +84,9 @@ class Wavelet:
         try:
             self._wavelet = pywt.Wavelet(name)
         except ValueError as error:
-            raise UsageError(f"unknown basis '{name}'; use pixel, dct, haar, db2 to db38, sym2 to sym20 or coif1 to coif17") from error
+            raise UsageError(
+                f"unknown basis '{name}'; use pixel, dct, haar, db2 to db38, sym2 to sym20 or coif1 to coif17"
+            ) from error
         if not self._wavelet.orthogonal:
             raise UsageError(f"the wavelet '{name}' is not orthogonal, which the method needs; use haar, db4 or sym4")
         self.name, self.levels = name, levels

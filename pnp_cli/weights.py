@@ -100,7 +100,9 @@ def save(
     return certificate
 
 
-def load(name: str | Path, device: torch.device | str = "cpu", *, grid: int = LOAD_GRID, lower: bool = False) -> LoadedDenoiser:
+def load(
+    name: str | Path, device: torch.device | str = "cpu", *, grid: int = LOAD_GRID, lower: bool = False
+) -> LoadedDenoiser:
     """Read a weight file, build its network and recompute its certificate.
 
     Parameters
@@ -121,13 +123,16 @@ def load(name: str | Path, device: torch.device | str = "cpu", *, grid: int = LO
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     header, tensors = parse(data, str(path))
     try:
-        network = build(architecture_from_dict(json.loads(header["architecture"])))
-        network.load_state_dict(tensors)
+        with torch.device("meta"):  # the header may claim any size: allocate nothing for it
+            network = build(architecture_from_dict(json.loads(header["architecture"])))
+        network.load_state_dict(tensors, assign=True)
         training = json.loads(header.get("training", "{}"))
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise WeightsError(f"{path}: the tensors do not fit the architecture in the header; the file is damaged") from error
-    if not all(torch.isfinite(p).all() for p in network.parameters()):
-        raise WeightsError(f"{path}: the weights contain NaN or infinite values")
+        raise WeightsError(
+            f"{path}: the tensors do not fit the architecture in the header; the file is damaged"
+        ) from error
+    if not all(t.dtype == torch.float32 and torch.isfinite(t).all() for t in tensors.values()):
+        raise WeightsError(f"{path}: the weights are not finite float32 numbers; the file is damaged")
     certificate = certify(network, grid=grid, lower=lower)
     network.requires_grad_(False).eval().to(device)
     return LoadedDenoiser(network, certificate, path.stem, path, hashlib.sha256(data).hexdigest(), training)

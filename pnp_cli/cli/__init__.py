@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for name, function in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "denoise": denoise.denoise,
     "deblur": deblur.deblur,
     "ista": ista.ista,
@@ -33,7 +34,8 @@ for name, function in {
     "psnr": psnr.psnr,
     "certify": certify.certify,
     "train-denoiser": train.train_denoiser,
-}.items():
+}
+for name, function in COMMANDS.items():
     app.command(name, epilog=EPILOG)(function)
 
 

@@ -51,7 +51,9 @@ def blur(
 
     place = choose_device(device)
     float_formats = [suffix for suffix, name in FORMATS.items() if name in ("TIFF", "NPY")]
-    suffix = f".{file_format.lower()}" if file_format else ("" if output is None else output[output.rfind(".") :].lower())
+    suffix = (
+        f".{file_format.lower()}" if file_format else ("" if output is None else output[output.rfind(".") :].lower())
+    )
     deep = suffix in float_formats
 
     def work(image: Image, name: str) -> Outcome:
@@ -62,5 +64,5 @@ def blur(
         say(f"{name}: {description}, noise {level:g} (0-255 scale, seed {seed}), {result.depth} samples", quiet)
         return Outcome(result, {"kernel": description, "noise": level, "seed": seed, "depth": result.depth})
 
-    files = FileOptions(output, "blurred", file_format, recursive, on_exists, fail_fast, json, quiet)
+    files = FileOptions("blur", output, "blurred", file_format, recursive, on_exists, fail_fast, json, quiet)
     raise typer.Exit(run_batch(inputs, files, work))

@@ -12,7 +12,12 @@ from .console import emit
 
 def certify(
     weights: Annotated[
-        list[str], typer.Argument(metavar="WEIGHTS...", help="Shipped weights (huber, euler, dncnn) or .safetensors files.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="WEIGHTS...",
+            help="Shipped weights (huber, euler, dncnn) or .safetensors files.",
+            show_default=False,
+        ),
     ],
     grid: Annotated[int, typer.Option("--grid", min=8, help="Frequencies per axis; more is tighter and slower.")] = 64,
     json: o.Json = False,
@@ -31,8 +36,7 @@ def certify(
         c = loaded.certificate
         code = code if c.averaged else 3
         if json:
-            fields = {"schema": 1, "command": "certify", "input": name, "sha256": loaded.sha256, "grid": grid}
-            emit(fields | c.as_dict() | {"training": loaded.training})
+            emit("certify", name, c.averaged, sha256=loaded.sha256, grid=grid, **c.as_dict(), training=loaded.training)
             continue
         print(f"{loaded.path}  sha256 {loaded.sha256[:16]}")
         if c.layers:
@@ -45,9 +49,19 @@ def certify(
                 gap = f"{100 * (layer.norm_upper / lower - 1):.2f} %" if lower else ""
                 shape = "x".join(map(str, layer.shape))
                 table.add_row(
-                    layer.name, shape, f"{layer.norm_upper:.6f}", f"{lower:.6f}", gap, f"{layer.step:.4f}", f"{layer.alpha:.4f}"
+                    layer.name,
+                    shape,
+                    f"{layer.norm_upper:.6f}",
+                    f"{lower:.6f}",
+                    gap,
+                    f"{layer.step:.4f}",
+                    f"{layer.alpha:.4f}",
                 )
             Console().print(table)
-        verdict = f"AVERAGED with α = {c.alpha:.6f}, hence nonexpansive, for every image size" if c.averaged else "NOT CERTIFIED"
+        verdict = (
+            f"AVERAGED with α = {c.alpha:.6f}, hence nonexpansive, for every image size"
+            if c.averaged
+            else "NOT CERTIFIED"
+        )
         print(f"verdict: {verdict} ({c.reason})")
     raise typer.Exit(code)

@@ -15,9 +15,14 @@ def say(line: str, quiet: bool = False) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def emit(fields: dict[str, Any]) -> None:
+SCHEMA = 1
+"""Version of the JSON objects; it changes when a field changes its meaning or goes away."""
+
+
+def emit(command: str, source: str, ok: bool, **fields: Any) -> None:
     """Print one JSON object as a line of standard output; non-finite numbers become null."""
-    print(json.dumps(_finite(fields)), flush=True)
+    head = {"schema": SCHEMA, "command": command, "input": source, "ok": ok}
+    print(json.dumps(_finite(head | fields)), flush=True)
 
 
 def _finite(value: Any) -> Any:

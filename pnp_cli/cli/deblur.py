@@ -33,23 +33,33 @@ def deblur(
         ),
     ] = "envelope",
     envelope: Annotated[
-        float | None, typer.Option("--envelope", metavar="H", help="Parameter h of the envelope; larger trusts the data more.")
+        float | None,
+        typer.Option("--envelope", metavar="H", help="Parameter h of the envelope; larger trusts the data more."),
     ] = None,
     step: Annotated[
         float | None,
-        typer.Option("--step", help="Gradient step, in (0, 2/L) of the data term. Default: h, or 1.9/L for least-squares."),
+        typer.Option(
+            "--step", help="Gradient step, in (0, 2/L) of the data term. Default: h, or 1.9/L for least-squares."
+        ),
     ] = None,
     strength: Annotated[
         str, typer.Option("--strength", metavar="S", help="Noise level given to the denoiser (0-255 scale), or 'auto'.")
     ] = "auto",
     ridge: Annotated[
         float,
-        typer.Option("--ridge", metavar="EPS", help="Add (EPS/2)|x|^2: strong convexity, a linear rate and a unique fixed point, at a bias."),
+        typer.Option(
+            "--ridge",
+            metavar="EPS",
+            help="Add (EPS/2)|x|^2: strong convexity, a linear rate and a unique fixed point, at a bias.",
+        ),
     ] = 0.0,
     box: Annotated[bool, typer.Option("--box/--no-box", help="Project onto [0, 1]; makes a fixed point exist.")] = True,
     continuation: Annotated[
         bool,
-        typer.Option("--continuation/--no-continuation", help="Start with a strong denoiser and relax; frozen after 20 iterations."),
+        typer.Option(
+            "--continuation/--no-continuation",
+            help="Start with a strong denoiser and relax; frozen after 20 iterations.",
+        ),
     ] = True,
     tol: Annotated[float, typer.Option("--tol", help="Relative residual at which to stop.")] = 1e-4,
     max_iter: Annotated[int, typer.Option("--max-iter", min=1, help="Limit of all iterations.")] = 200,
@@ -71,8 +81,6 @@ def deblur(
 
     Example: pnp deblur blurred.png -o sharp.png --motion 15 30
     """
-    if data_term not in ("envelope", "least-squares"):
-        raise UsageError(f"--data-term must be envelope or least-squares, not '{data_term}'")
     if data_term == "least-squares" and envelope is not None:
         raise UsageError("--envelope belongs to --data-term envelope; leave one of them out")
     level = o.read_level(sigma, "--sigma")
@@ -89,24 +97,29 @@ def deblur(
     from ..noise import estimate_noise
     from ..operators import Blur
     from ..plugandplay import Settings, plan_deblurring
+    from ..solvers import Status
     from ..tensors import from_tensor, to_tensor
     from ..weights import load
 
-    settings = Settings(
-        data_term=data_term,  # type: ignore[arg-type]
-        envelope=envelope,
-        step=step,
-        strength=given / 255 if given is not None else None,
-        ridge=ridge,
-        box=box,
-        continuation=Settings.continuation if continuation else 0,
-        tol=tol,
-        max_iter=max_iter,
-    )
+    def settings_for(noise: float) -> Settings:
+        return Settings.for_noise(
+            noise / 255,
+            data_term=data_term,  # type: ignore[arg-type]
+            strength=given / 255 if given is not None else None,
+            envelope=envelope,
+            step=step,
+            ridge=ridge,
+            box=box,
+            continuation=Settings.continuation if continuation else 0,
+            tol=tol,
+            max_iter=max_iter,
+        )
+
+    settings_for(level or 0.0)  # refuses what makes no sense before any work
     truth = read_image(reference) if reference else None
     place = choose_device(device)
     loaded = load(weights, place)
-    say(f"denoiser    {loaded.name}, {report.certificate_lines(loaded.certificate)[0]}", quiet)
+    say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
     say(f"device      {describe_device(place)}", quiet)
     operators: dict[tuple[int, int], Blur] = {}
 
@@ -116,9 +129,8 @@ def deblur(
             operators[image.size] = Blur(psf, image.size, device=place)
         operator = operators[image.size]
         noise = level if level is not None else 255 * estimate_noise(image.pixels)
-        plan = plan_deblurring(
-            to_tensor(image, place), operator, loaded.network, loaded.certificate, noise / 255, settings
-        )
+        y = to_tensor(image, place)
+        plan = plan_deblurring(y, operator, loaded.network, loaded.certificate, settings_for(noise))
         warm = len(plan.warm_up)
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {operator.boundary.name} boundary", quiet)
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
@@ -141,8 +153,10 @@ def deblur(
         for line in report.solution_lines(solution, plan.settings, warm):
             say(line, quiet)
         fields["solution"] = report.solution_dict(solution, warm)
-        if solution.status.value == "diverged":
-            raise InputError(f"{name}: the iteration diverged, nothing was written; use certified weights and an admissible step")
+        if solution.status is Status.DIVERGED:
+            raise InputError(
+                f"{name}: the iteration diverged, nothing was written; use certified weights and an admissible step"
+            )
         result = from_tensor(solution.value, image)
         if truth is not None:
             if truth.pixels.shape != image.pixels.shape:
@@ -152,7 +166,7 @@ def deblur(
         bad = bool(solution.violations) or (strict and not solution.converged)
         return Outcome(result, fields, 3 if bad else 0)
 
-    files = FileOptions(output, "deblurred", file_format, recursive, on_exists, fail_fast, json, quiet)
+    files = FileOptions("deblur", output, "deblurred", file_format, recursive, on_exists, fail_fast, json, quiet)
     raise typer.Exit(run_batch(inputs, files, work))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated
 
 import typer
 
-from ..errors import UsageError
+from ..errors import InputError
 from . import options as o
 from .console import progress, say
 from .files import FileOptions, Outcome, run_batch
@@ -19,9 +20,14 @@ def denoise(
         str, typer.Option("--sigma", "-s", metavar="S", help="Noise level on the 0-255 scale, or 'auto'.")
     ] = "auto",
     weights: o.Weights = "huber",
-    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Apply the denoiser N times and report every residual.")] = 1,
+    repeat: Annotated[
+        int, typer.Option("--repeat", min=1, help="Apply the denoiser N times and report every residual.")
+    ] = 1,
     ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Mean over the 8 flips and rotations: better, 8 times slower, same certificate.")
+        bool,
+        typer.Option(
+            "--ensemble", help="Mean over the 8 flips and rotations: better, 8 times slower, same certificate."
+        ),
     ] = False,
     file_format: o.Format = None,
     recursive: o.Recursive = False,
@@ -56,7 +62,7 @@ def denoise(
     loaded = load(weights, place)
     network = Ensemble(loaded.network) if ensemble else loaded.network
     certificate = loaded.certificate
-    say(f"denoiser    {loaded.name}, {report.certificate_lines(certificate)[0]}", quiet)
+    say(f"denoiser    {loaded.name}, {report.certificate_line(certificate)}", quiet)
     say(f"device      {describe_device(place)}", quiet)
 
     def work(image: Image, name: str) -> Outcome:
@@ -77,13 +83,14 @@ def denoise(
         if repeat > 1:
             for record in solution.records:
                 say(f"  application {record.iteration:3d}: residual {record.residual:.6g}", quiet)
-            residuals = [record.residual for record in solution.records]
-            steady = all(b <= a for a, b in zip(residuals, residuals[1:], strict=False))
+            steady = all(b.residual <= a.residual for a, b in pairwise(solution.records))
             say("  the residuals are nonincreasing" if steady else "  the residuals are NOT nonincreasing", quiet)
         for violation in solution.violations:
             say(f"{name}: VIOLATION {violation}")
         if not torch.isfinite(solution.value).all():
-            raise UsageError(f"{name}: the denoiser diverged; nothing was written")
+            raise InputError(
+                f"{name}: the denoiser diverged, nothing was written; use certified weights such as 'huber'"
+            )
         fields = {
             "weights": loaded.name,
             "weights_sha256": loaded.sha256,
@@ -97,5 +104,5 @@ def denoise(
         }
         return Outcome(from_tensor(solution.value, image), fields, 3 if solution.violations else 0)
 
-    files = FileOptions(output, "denoised", file_format, recursive, on_exists, fail_fast, json, quiet)
+    files = FileOptions("denoise", output, "denoised", file_format, recursive, on_exists, fail_fast, json, quiet)
     raise typer.Exit(run_batch(inputs, files, work))

@@ -13,7 +13,6 @@ from ..errors import ConditionError, InputError, PnpError, UsageError
 from ..images import FORMATS, Image, encode_image, format_of, list_images, natural_suffix, read_image, write_bytes
 from .console import emit, say
 
-SCHEMA = 1
 STREAM = "-"
 
 
@@ -46,9 +45,10 @@ Work = Callable[[Image, str], Outcome]
 class FileOptions:
     """The shared file options of a command."""
 
+    command: str
     output: str | None
-    verb: str
-    """Goes into the default name: NAME.VERB.EXT."""
+    suffix: str
+    """Goes into the default name: NAME.SUFFIX.EXT."""
     file_format: str | None = None
     recursive: bool = False
     on_exists: str = "error"
@@ -110,7 +110,7 @@ def target_of(source: Source, image: Image, options: FileOptions, many: bool) ->
     stem = source.path.stem if source.path else "stdin"
     if options.output is None:
         assert source.path is not None
-        return source.path.with_name(f"{stem}.{options.verb}{suffix}")
+        return source.path.with_name(f"{stem}.{options.suffix}{suffix}")
     folder = Path(options.output)
     if source.root is not None and source.path is not None:
         folder = folder / source.path.parent.relative_to(source.root)
@@ -146,7 +146,7 @@ def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
             message = str(error) if source.name in str(error) else f"{source.name}: {error}"
             say(f"pnp: error: {message}")
             if options.json:
-                emit({"schema": SCHEMA, "command": options.verb, "input": source.name, "ok": False, "error": message})
+                emit(options.command, source.name, False, error=message)
         codes.append(code)
         if code and options.fail_fast:
             break
@@ -185,6 +185,6 @@ def _run_one(source: Source, options: FileOptions, work: Work, many: bool, writt
             written[target] = source.name
             say(f"wrote {target}", options.quiet)
     if options.json:
-        head = {"schema": SCHEMA, "command": options.verb, "input": source.name, "ok": outcome.code == 0}
-        emit(head | {"output": str(target) if target and outcome.image else None} | outcome.fields)
+        written_to = str(target) if target and outcome.image else None
+        emit(options.command, source.name, outcome.code == 0, output=written_to, **outcome.fields)
     return outcome.code

@@ -20,7 +20,8 @@ def ista(
     disk: o.Disk = None,
     kernel: o.KernelFile = None,
     basis: Annotated[
-        str, typer.Option("--basis", help="Orthonormal basis: pixel, dct, or an orthogonal wavelet (haar, db4, sym8 ...).")
+        str,
+        typer.Option("--basis", help="Orthonormal basis: pixel, dct, or an orthogonal wavelet (haar, db4, sym8 ...)."),
     ] = "db4",
     gamma: Annotated[float, typer.Option("--gamma", help="Weight of the l1 norm, for pixels in [0, 1].")] = 1e-3,
     fista: Annotated[bool, typer.Option("--fista/--no-fista", help="Accelerate with FISTA's momentum.")] = False,
@@ -58,9 +59,9 @@ def ista(
     from ..devices import choose_device
     from ..fidelity import LeastSquares
     from ..images import Image
-    from ..ista import SparseProblem, sparse_limit, sparse_step_failure
-    from ..ista import ista as solve
     from ..operators import Blur
+    from ..sparse import SparseProblem, sparse_limit, sparse_step_failure
+    from ..sparse import ista as solve
     from ..tensors import from_tensor, to_tensor
     from ..transforms import make_transform
 
@@ -79,7 +80,14 @@ def ista(
         failure = sparse_step_failure(alpha, fidelity.lipschitz, fista)
         if failure and not allow_unsafe:
             raise ConditionError(failure)
-        fields = {"kernel": description, "basis": basis, "gamma": gamma, "method": method, "step": alpha, "step_limit": limit}
+        fields = {
+            "kernel": description,
+            "basis": basis,
+            "gamma": gamma,
+            "method": method,
+            "step": alpha,
+            "step_limit": limit,
+        }
         if dry_run:
             return Outcome(None, fields)
         with progress(name, max_iter, quiet) as show:
@@ -98,5 +106,5 @@ def ista(
         code = 3 if strict and not solution.converged else 0
         return Outcome(from_tensor(solution.value, image), fields, code)
 
-    files = FileOptions(output, "ista", file_format, recursive, on_exists, fail_fast, json, quiet)
+    files = FileOptions("ista", output, "ista", file_format, recursive, on_exists, fail_fast, json, quiet)
     raise typer.Exit(run_batch(inputs, files, work))

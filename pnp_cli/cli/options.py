@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from ..kernels import Kernel
 
 Inputs = Annotated[
-    list[str], typer.Argument(metavar="IN...", help="Image files, folders or globs; '-' is standard input.", show_default=False)
+    list[str],
+    typer.Argument(metavar="IN...", help="Image files, folders or globs; '-' is standard input.", show_default=False),
 ]
 Output = Annotated[
     str | None,
@@ -50,10 +51,13 @@ Motion = Annotated[
         help="Linear motion blur: length in pixels, direction in degrees counter-clockwise from horizontal.",
     ),
 ]
-Gaussian = Annotated[float | None, typer.Option("--gaussian", metavar="S", help="Gaussian blur of standard deviation S pixels.")]
+Gaussian = Annotated[
+    float | None, typer.Option("--gaussian", metavar="S", help="Gaussian blur of standard deviation S pixels.")
+]
 Disk = Annotated[float | None, typer.Option("--disk", metavar="R", help="Defocus: uniform disk of radius R pixels.")]
 KernelFile = Annotated[
-    Path | None, typer.Option("--kernel", metavar="FILE", help="Blur kernel from a PNG, NPY or MAT file; scaled to unit sum.")
+    Path | None,
+    typer.Option("--kernel", metavar="FILE", help="Blur kernel from a PNG, NPY or MAT file; scaled to unit sum."),
 ]
 
 
@@ -106,5 +110,7 @@ def read_level(text: str, option: str, auto: bool = True) -> float | None:
 def level_hint(level: float | None, option: str) -> str | None:
     """A hint when a noise level looks like a fraction of white."""
     if level is not None and 0 < level < 1:
-        return f"{option} is on the 0-255 scale; {level:g} is hardly any noise (a fraction of white would be {level * 255:g})"
+        return (
+            f"{option} is on the 0-255 scale, so {level:g} is hardly any noise; {level:g} of white is {255 * level:g}"
+        )
     return None

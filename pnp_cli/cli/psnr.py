@@ -14,9 +14,12 @@ from .console import emit, say
 
 def psnr(
     reference: Annotated[str, typer.Argument(metavar="REFERENCE", help="The true image.", show_default=False)],
-    tests: Annotated[list[str], typer.Argument(metavar="TEST...", help="Images, folders or globs to score.", show_default=False)],
+    tests: Annotated[
+        list[str], typer.Argument(metavar="TEST...", help="Images, folders or globs to score.", show_default=False)
+    ],
     peak: Annotated[
-        str, typer.Option("--peak", help="range: 1.0, as in published tables; reference-max: the largest reference value.")
+        str,
+        typer.Option("--peak", help="range: 1.0, as in published tables; reference-max: the largest reference value."),
     ] = "range",
     ssim: Annotated[bool, typer.Option("--ssim", help="Report the structural similarity as well.")] = False,
     min_psnr: Annotated[
@@ -35,7 +38,7 @@ def psnr(
 
     from .. import metrics
     from ..images import read_image
-    from .files import SCHEMA, find_sources
+    from .files import find_sources
 
     truth = read_image(reference)
     rows: list[tuple[str, float, float | None]] = []
@@ -57,13 +60,13 @@ def psnr(
             failed = True
             say(f"pnp: error: {error}")
             if json:
-                emit({"schema": SCHEMA, "command": "psnr", "input": source.name, "ok": False, "error": str(error)})
+                emit("psnr", source.name, False, error=str(error))
             continue
         rows.append((source.name, value, similarity))
         if json:
             # JSON has no infinity: psnr is null for identical images.
-            fields = {"schema": SCHEMA, "command": "psnr", "input": source.name, "ok": True, "reference": reference}
-            emit(fields | {"psnr": value, "peak": peak, "ssim": similarity, "identical": value == float("inf")})
+            same = value == float("inf")
+            emit("psnr", source.name, True, reference=reference, psnr=value, peak=peak, ssim=similarity, identical=same)
     if not json:
         _show(rows, peak, ssim)
     if min_psnr is not None and any(value < min_psnr for _, value, _ in rows):

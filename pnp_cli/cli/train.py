@@ -2,46 +2,73 @@
 
 from __future__ import annotations
 
-import json as jsonlib
+import json
 import signal
 import time
+from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UsageError
+from ..errors import InputError, UsageError
 from . import options as o
 from .console import progress, say
+
+if TYPE_CHECKING:
+    from ..training import TrainingRecord
+
+DEFAULT_STEPS = 10_000
+LOG_EVERY = 100
 
 
 def train_denoiser(
     data: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[DATA]...", help="Folders of training images; scikit-image's pictures if none.", show_default=False),
+        typer.Argument(
+            metavar="[DATA]...", help="Folders of training images; scikit-image's pictures if none.", show_default=False
+        ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Weight file to write (.safetensors); the log goes beside it.")
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Weight file to write (.safetensors); the log goes beside it."
+        ),
     ] = Path("denoiser.safetensors"),
-    preset: Annotated[str, typer.Option("--preset", help="Architecture: huber, euler or dncnn (uncertified).")] = "huber",
+    preset: Annotated[
+        str, typer.Option("--preset", help="Architecture: huber, euler or dncnn (uncertified).")
+    ] = "huber",
     sigma: Annotated[
         tuple[float, float], typer.Option("--sigma", metavar="LO HI", help="Range of noise levels on the 0-255 scale.")
     ] = (0.0, 55.0),
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps. Default: 10000 without --time-budget.")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=1, help=f"Training steps. Default: {DEFAULT_STEPS} without --time-budget."),
+    ] = None,
     time_budget: Annotated[
-        float | None, typer.Option("--time-budget", metavar="MINUTES", help="Training time; the schedule follows the clock.")
+        float | None,
+        typer.Option("--time-budget", metavar="MINUTES", help="Training time; the schedule follows the clock."),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Crops per step.")] = 10,
     crop: Annotated[int, typer.Option("--crop", min=8, help="Side of the crops; a multiple of 4.")] = 64,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Adam's rate at the start. Default: 0.003; 0.001 for dncnn.")
+        float | None, typer.Option("--learning-rate", help="Adam's rate at the start. Default: 0.004; 0.001 for dncnn.")
     ] = None,
     val: Annotated[Path | None, typer.Option("--val", metavar="DIR", help="Folder of validation images.")] = None,
-    val_limit: Annotated[int, typer.Option("--val-limit", min=1, help="Use so many validation images, evenly spread.")] = 12,
-    validate_every: Annotated[float, typer.Option("--validate-every", metavar="MINUTES", help="Time between validations.")] = 5.0,
-    checkpoint_every: Annotated[float, typer.Option("--checkpoint-every", metavar="MINUTES", help="Time between checkpoints.")] = 1.0,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint beside the output, if there is one.")] = False,
+    val_limit: Annotated[
+        int, typer.Option("--val-limit", min=1, help="Use so many validation images, evenly spread.")
+    ] = 12,
+    validate_every: Annotated[
+        float, typer.Option("--validate-every", metavar="MINUTES", help="Time between validations.")
+    ] = 5.0,
+    checkpoint_every: Annotated[
+        float, typer.Option("--checkpoint-every", metavar="MINUTES", help="Time between checkpoints.")
+    ] = 1.0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the checkpoint beside the output, if there is one.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
     quiet: o.Quiet = False,
     device: o.Device = "auto",
@@ -55,7 +82,8 @@ def train_denoiser(
     from ..data import bundled_images, load_folders
     from ..denoisers import PRESETS
     from ..devices import choose_device, describe_device
-    from ..training import Trainer, TrainingConfig, TrainingRecord, export, validate
+    from ..report import certificate_line
+    from ..training import Trainer, TrainingConfig, export, validate
     from ..weights import save
 
     if preset not in PRESETS:
@@ -66,9 +94,15 @@ def train_denoiser(
         raise UsageError(f"--sigma needs 0 <= LO <= HI <= 255 and HI > 0, not {sigma[0]:g} {sigma[1]:g}")
     if crop % 4:
         raise UsageError(f"--crop must be a multiple of 4, not {crop}")
-    checkpoint, log = output.with_suffix(".checkpoint"), output.with_suffix(".log.jsonl")
-    if output.exists() and not resume:
-        raise UsageError(f"{output}: exists already; choose another -o, or --resume to go on training it")
+    if learning_rate is not None and not 0 < learning_rate < 1:
+        raise UsageError(f"--learning-rate must be between 0 and 1, not {learning_rate:g}")
+    if time_budget is not None and not 0 < time_budget < float("inf"):
+        raise UsageError(f"--time-budget must be a positive number of minutes, not {time_budget:g}")
+    checkpoint, log_file = output.with_suffix(".checkpoint"), output.with_suffix(".log.jsonl")
+    if output.exists() and not (resume and checkpoint.exists()):
+        raise UsageError(f"{output}: exists already; choose another -o")
+    if checkpoint.exists() and not resume:
+        raise UsageError(f"{checkpoint}: is there from an earlier run; --resume it, delete it, or choose another -o")
 
     folders = data or []
     images = load_folders(folders) if folders else bundled_images()
@@ -76,63 +110,46 @@ def train_denoiser(
     validation = validation[:: max(1, len(validation) // val_limit)][:val_limit]
     config = TrainingConfig(
         sigma=(sigma[0] / 255, sigma[1] / 255),
-        steps=steps if steps or time_budget else 10_000,
+        steps=steps if steps or time_budget else DEFAULT_STEPS,
         time_budget=60 * time_budget if time_budget else None,
         batch=batch,
         crop=crop,
-        learning_rate=learning_rate or (1e-3 if preset == "dncnn" else 3e-3),
+        learning_rate=learning_rate or (1e-3 if preset == "dncnn" else 4e-3),
         seed=seed,
     )
     place = choose_device(device)
     trainer = Trainer(PRESETS[preset], images, config, place)
     if resume and checkpoint.exists():
-        trainer.load(checkpoint)
+        changed = trainer.load(checkpoint)
         say(f"resumed at step {trainer.step}, {trainer.elapsed / 60:.1f} minutes", quiet)
-    kept = _log_until(log, trainer.step)
-    log.parent.mkdir(parents=True, exist_ok=True)
+        if changed:
+            say(f"{checkpoint}: was made with other settings ({', '.join(changed)}); those given now apply", quiet)
     say(f"{preset} on {len(images)} images, {describe_device(place)}", quiet)
 
-    stopping = False
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
-
-    previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    record: TrainingRecord | None = None
-    try:
-        with log.open("w", encoding="utf-8") as stream, progress(preset, 1.0, quiet) as show:
-            stream.writelines(kept)
-            since_validation = since_checkpoint = time.monotonic()
-            losses: list[float] = []
-            for record in trainer.run(lambda: stopping):
-                losses = [*losses[-99:], record.loss]
-                show(record.progress, f"step {record.step}, loss {sum(losses) / len(losses):.5f}")
-                now = time.monotonic()
-                if validation and now - since_validation > 60 * validate_every:
-                    _log(stream, record, losses, validate(export(trainer.network).to(place), validation), quiet)
-                    since_validation = time.monotonic()
-                elif record.step % 100 == 0:
-                    _log(stream, record, losses, None, True)
-                if now - since_checkpoint > 60 * checkpoint_every:
-                    stream.flush()
+    with _SignalFlag() as interrupted, _TrainingLog(log_file, trainer.step, quiet) as log:
+        with progress(preset, 1.0, quiet) as show:
+            validated = saved = time.monotonic()
+            for record in trainer.run(interrupted):
+                log.add(record)
+                show(record.progress, f"step {record.step}, loss {log.loss:.5f}")
+                if validation and time.monotonic() - validated > 60 * validate_every:
+                    log.write(validate(export(trainer.network).to(place), validation))
+                    validated = time.monotonic()
+                elif record.step % LOG_EVERY == 0:
+                    log.write()
+                if time.monotonic() - saved > 60 * checkpoint_every:
                     trainer.save(checkpoint)
-                    since_checkpoint = time.monotonic()
-            stream.flush()
-            trainer.save(checkpoint)
-            if stopping:
-                say(f"pnp: interrupted at step {trainer.step}; continue with --resume")
-                raise typer.Exit(130)
-            network = export(trainer.network)
-            psnr = validate(network, validation) if validation else None
-            if record is not None:
-                _log(stream, record, losses, psnr, quiet)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+                    saved = time.monotonic()
+        trainer.save(checkpoint)
+        if interrupted():
+            say(f"pnp: interrupted at step {trainer.step}; continue with --resume")
+            raise typer.Exit(130)
+        network = export(trainer.network)
+        psnr = validate(network, validation) if validation else None
+        log.write(psnr)
     facts = {
         "preset": preset,
-        "data": [str(f.name) for f in folders] or ["scikit-image"],
+        "data": [folder.resolve().name for folder in folders] or ["scikit-image"],
         "images": len(images),
         "sigma": list(sigma),
         "seed": seed,
@@ -145,23 +162,72 @@ def train_denoiser(
         "validation_psnr": psnr,
     }
     certificate = save(output, network, facts, averaged=preset != "dncnn")
-    verdict = f"averaged, α = {certificate.alpha:.4f}" if certificate.averaged else f"not certified: {certificate.reason}"
-    say(f"wrote {output} ({verdict}), log {log}", quiet)
+    say(f"wrote {output} ({certificate_line(certificate)}), log {log_file}", quiet)
 
 
-def _log(stream: object, record: object, losses: list[float], psnr: dict[int, float] | None, quiet: bool) -> None:
-    from dataclasses import replace
+class _SignalFlag:
+    """Inside the context SIGINT and SIGTERM set a flag; calling it tells whether one has come."""
 
-    record = replace(record, loss=sum(losses) / len(losses), psnr=psnr)  # type: ignore[type-var]
-    print(record.as_json(), file=stream)  # type: ignore[attr-defined, call-overload]
-    scores = "  ".join(f"{s}: {v:.2f}" for s, v in (psnr or {}).items())
-    words = f"step {record.step}  {record.elapsed / 60:.1f} min  loss {record.loss:.5f}"  # type: ignore[attr-defined]
-    say(words + (f"  PSNR {scores}" if scores else ""), quiet)
+    def __enter__(self) -> _SignalFlag:
+        self._set = False
+        self._previous = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        return self._set
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self._set = True
 
 
-def _log_until(log: Path, step: int) -> list[str]:
-    """Lines of an earlier log up to `step`, so that a resumed log reads as one."""
-    if not step or not log.exists():
-        return []
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line for line in lines if line.startswith("{") and jsonlib.loads(line)["step"] <= step]
+class _TrainingLog:
+    """JSON lines in a file and, when there is a validation, a line for people.
+
+    Lines of an earlier run up to `step` are kept, so that the log of a resumed run reads as one.
+    """
+
+    def __init__(self, path: Path, step: int, quiet: bool) -> None:
+        kept = path.read_text(encoding="utf-8").splitlines(keepends=True) if step and path.exists() else []
+        try:
+            kept = [line for line in kept if json.loads(line)["step"] <= step]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = path.open("w", encoding="utf-8", buffering=1)
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path}: not the log of this training; move it away") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        self._stream.writelines(kept)
+        self._quiet = quiet
+        self._losses: deque[float] = deque(maxlen=LOG_EVERY)
+        self._record: TrainingRecord | None = None
+
+    def __enter__(self) -> _TrainingLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stream.close()
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the last steps."""
+        return sum(self._losses) / len(self._losses)
+
+    def add(self, record: TrainingRecord) -> None:
+        """Take note of a step."""
+        self._record = record
+        self._losses.append(record.loss)
+
+    def write(self, psnr: dict[int, float] | None = None) -> None:
+        """Write the last step, its loss smoothed; with validation scores also for people."""
+        if self._record is None:
+            return
+        record = replace(self._record, loss=self.loss, psnr=psnr)
+        print(record.as_json(), file=self._stream)
+        if psnr is not None:
+            scores = "  ".join(f"{sigma}: {value:.2f}" for sigma, value in psnr.items())
+            words = f"step {record.step}  {record.elapsed / 60:.1f} min  loss {record.loss:.5f}"
+            say(f"{words}  PSNR at sigma {scores}", self._quiet)

@@ -1,0 +1,71 @@
+"""Shared fixtures: a real photograph, a small certified network, and the installed command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from pnp_cli import weights
+from pnp_cli.images import Image, read_image, write_image
+
+from .helpers import small_network
+
+SAMPLES = Path(__file__).parent.parent / "sample_images"
+
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def photo() -> Image:
+    """A colour photograph of odd size, 96 x 83 pixels (width x height)."""
+    image = read_image(SAMPLES / "coffee.png")
+    return image.with_pixels(image.pixels[120:203, 250:346])
+
+
+@pytest.fixture
+def photo_file(photo: Image, tmp_path: Path) -> Path:
+    """`photo` as a PNG file."""
+    path = tmp_path / "photo.png"
+    write_image(photo, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weight file of `small_network`, so that commands run fast."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    assert weights.save(path, small_network()).averaged
+    return path
+
+
+@pytest.fixture(scope="session")
+def pnp() -> Run:
+    """Run the installed command; the result has bytes in stdout and stderr."""
+    command = Path(sys.executable).with_name("pnp.exe" if os.name == "nt" else "pnp")
+    assert command.exists(), "the package is not installed in this environment: pip install -e ."
+
+    def run(
+        *arguments: object, stdin: bytes | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [str(command), *map(str, arguments)],
+            input=stdin or b"",
+            capture_output=True,
+            cwd=cwd,
+            timeout=300,
+            check=False,
+        )
+
+    return run

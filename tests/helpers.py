@@ -1,0 +1,36 @@
+"""What several test modules use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from pnp_cli.denoisers import Denoiser, EulerArchitecture, build
+
+
+def small_network(activation: str = "huber", scales: tuple[int, ...] = (2, 4, 1)) -> Denoiser:
+    """An untrained network whose steps are certified averaged."""
+    network = build(EulerArchitecture(scales=scales, filters=20, activation=activation, width=3))  # type: ignore[arg-type]
+    network.initialise()
+    return network.eval().requires_grad_(False)
+
+
+def relative_dot_test(
+    forward: Callable[..., torch.Tensor], adjoint: Callable[..., torch.Tensor], x: torch.Tensor
+) -> None:
+    """<Au, v> = <u, A'v> for random u like `x` and v like Au, relative to |Au||v|, in float64."""
+    u = torch.randn_like(x, dtype=torch.float64)
+    au = forward(u)
+    v = torch.randn_like(au)
+    left, right = float((au * v).sum()), float((u * adjoint(v)).sum())
+    scale = float(au.norm() * v.norm())
+    assert abs(left - right) <= 1e-12 * scale, f"<Au, v> = {left!r}, <u, A'v> = {right!r}"
+
+
+def psnr_of(reference: np.ndarray, test: np.ndarray) -> float:
+    """PSNR by scikit-image, independent of ours."""
+    from skimage.metrics import peak_signal_noise_ratio
+
+    return float(peak_signal_noise_ratio(reference.astype(float), test.astype(float), data_range=1.0))
