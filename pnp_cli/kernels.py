@@ -19,6 +19,9 @@ from .images import read_image
 
 Kernel = npt.NDArray[np.float64]
 
+MAX_EXTENT = 4096
+"""Longest side of a kernel made from parameters, in pixels."""
+
 
 def motion(length: float, angle: float) -> Kernel:
     """Uniform linear motion: the exact length of a centred segment inside each pixel, normalised.
@@ -32,15 +35,16 @@ def motion(length: float, angle: float) -> Kernel:
     Raises
     ------
     UsageError
-        If the length is not positive and finite or the angle is not finite.
+        If the length is not in (0, 4096] or the angle is not finite.
     """
-    if not (0 < length < math.inf) or not math.isfinite(angle):
-        raise UsageError(f"a motion blur needs a positive length and a finite angle, not {length} and {angle}")
+    _check_extent(length, "a motion blur needs a length", length)
+    if not math.isfinite(angle):
+        raise UsageError(f"a motion blur needs a finite angle, not {angle:g}")
     theta = math.radians(angle)
     # Exact zeros for horizontal and vertical, where rounding would smear into the neighbouring row.
     dx, dy = (0.0 if abs(v) < 1e-12 else v for v in (math.cos(theta), -math.sin(theta)))
     half = length / 2
-    radius_x, radius_y = (math.floor(half * abs(d) + 0.5) for d in (dx, dy))
+    radius_x, radius_y = (max(0, math.ceil(half * abs(d) - 0.5)) for d in (dx, dy))
     cuts = [np.array([-half, half])]
     for d, radius in ((dx, radius_x), (dy, radius_y)):
         if d:
@@ -62,12 +66,11 @@ def gaussian(sigma: float) -> Kernel:
     Raises
     ------
     UsageError
-        If sigma is not positive and finite.
+        If sigma is not in (0, 512].
     """
     from scipy.special import ndtr
 
-    if not 0 < sigma < math.inf:
-        raise UsageError(f"a Gaussian blur needs a positive standard deviation, not {sigma}")
+    _check_extent(sigma, "a Gaussian blur needs a standard deviation", 8 * sigma)
     radius = max(1, math.ceil(4 * sigma))
     edges = np.arange(-radius, radius + 2) - 0.5
     line = np.diff(ndtr(edges / sigma))
@@ -81,10 +84,9 @@ def disk(radius: float) -> Kernel:
     Raises
     ------
     UsageError
-        If the radius is not positive and finite.
+        If the radius is not in (0, 2048].
     """
-    if not 0 < radius < math.inf:
-        raise UsageError(f"a disk blur needs a positive radius, not {radius}")
+    _check_extent(radius, "a disk blur needs a radius", 2 * radius)
     samples = 64  # midpoints per pixel across; exact along
     reach = math.floor(radius + 0.5)
     centre = np.arange(-reach, reach + 1)
@@ -95,6 +97,12 @@ def disk(radius: float) -> Kernel:
     kernel = np.clip(high - low, 0, None).mean(axis=2)
     kernel = (kernel + kernel.T) / 2
     return kernel / kernel.sum()
+
+
+def _check_extent(value: float, sentence: str, extent: float) -> None:
+    if not (value > 0 and extent <= MAX_EXTENT):
+        largest = MAX_EXTENT * value / extent if value > 0 and math.isfinite(value) else MAX_EXTENT
+        raise UsageError(f"{sentence} above 0 and at most {largest:.0f} pixels, not {value:g}")
 
 
 def from_file(path: str | Path) -> tuple[Kernel, tuple[str, ...]]:

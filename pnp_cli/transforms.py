@@ -83,7 +83,7 @@ class Wavelet:
 
         try:
             self._wavelet = pywt.Wavelet(name)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise UsageError(
                 f"unknown basis '{name}'; use pixel, dct, haar, db2 to db38, sym2 to sym20 or coif1 to coif17"
             ) from error

@@ -15,7 +15,7 @@ from .helpers import relative_dot_test
 @pytest.mark.parametrize("size", [(4, 8), (3, 5)])
 @pytest.mark.parametrize("kernel_size", [3, 5])
 def test_adjoint(scale: int, size: tuple[int, int], kernel_size: int) -> None:
-    step = EulerStep(3, 7, kernel_size, scale, "relu").double()
+    step = EulerStep(3, 7, kernel_size, scale, "relu").double().requires_grad_(False)
     relative_dot_test(step.analyse, step.synthesise, torch.empty(2, 3, size[0] * scale, size[1] * scale))
 
 
@@ -32,9 +32,9 @@ def test_slopes_are_between_0_and_1(name: str) -> None:
         assert slopes.max() <= 1 + 1e-9
 
 
-def test_huber_mixture_saturates_and_relu_grows() -> None:
+def test_huber_mixture_saturates() -> None:
     """Small coefficients pass (and are subtracted from the image), large ones are clipped at the threshold."""
-    activation = make_activation("huber", 1)
+    activation = make_activation("huber", 1).requires_grad_(False)
     sigma = torch.tensor([0.1])
     small, large, larger = (float(activation(torch.full((1, 1, 1, 1), t), sigma)) for t in (1e-4, 1.0, 1.1))
     assert small == pytest.approx(1e-4, rel=1e-3)
@@ -70,4 +70,4 @@ def test_complete_frame_is_tight(scale: int) -> None:
     x[:, :, 4 * scale : 8 * scale, 4 * scale : 8 * scale] = torch.randn(3, 4 * scale, 4 * scale)
     grey = torch.ones(3, dtype=torch.float64)[:, None, None] / 3**0.5
     x = x - grey * (x * grey).sum(1, keepdim=True)  # no luminance, so the missing row does not matter
-    torch.testing.assert_close(step.synthesise(step.analyse(x)), x)
+    torch.testing.assert_close(step.synthesise(step.analyse(x)), x, atol=1e-5, rtol=0)

@@ -1,0 +1,131 @@
+"""The Plug-and-Play iteration end to end: fixed points, rates, continuation, and honesty about failure."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pnp_cli import Blur, Settings, UsageError, certify, kernels, plan_deblurring, to_tensor
+from pnp_cli.certificate import Certificate
+from pnp_cli.images import Image
+from pnp_cli.plugandplay import Plan
+from pnp_cli.solvers import Status, fixed_point
+
+from .helpers import psnr_of, small_network
+
+NOISE = 2.55 / 255
+KERNEL = kernels.motion(7, 20)
+
+
+def problem(photo: Image) -> tuple[Tensor, Blur, Tensor]:
+    truth = to_tensor(photo, dtype=torch.float64)
+    blur = Blur(KERNEL, photo.size, dtype=torch.float64)
+    y = blur.forward(truth)
+    return truth, blur, y + NOISE * torch.randn_like(y)
+
+
+def plan(photo: Image, **choices: object) -> tuple[Plan, Tensor]:
+    truth, blur, y = problem(photo)
+    network = small_network().double()
+    settings = Settings.for_noise(NOISE, **choices)  # type: ignore[arg-type]
+    return plan_deblurring(y, blur, network, certify(network), settings), truth
+
+
+@pytest.mark.parametrize("data_term", ["envelope", "least-squares"])
+def test_it_reaches_a_fixed_point_monotonically(photo: Image, data_term: str) -> None:
+    p, truth = plan(photo, data_term=data_term, tol=1e-6, max_iter=3000)
+    solution = p.run()
+    assert solution.status is Status.CONVERGED
+    assert solution.violations == ()
+    residuals = [record.residual for record in solution.records if not record.warm]
+    assert all(b <= a for a, b in pairwise(residuals))
+    assert solution.residual_bound is not None
+    assert residuals[-1] <= solution.residual_bound
+    again = p.operator(solution.value)
+    assert float((again - solution.value).norm() / again.norm()) <= 1e-6
+    assert psnr_of(truth.numpy(), solution.value.numpy()) > psnr_of(truth.numpy(), p.start.numpy()) + 1.5
+
+
+def test_warm_and_cold_starts_meet_with_a_ridge(photo: Image) -> None:
+    """Strongly convex: one fixed point, a linear rate, and an error bound that holds."""
+    warm, _ = plan(photo, ridge=0.2, envelope=5.0, tol=1e-9, max_iter=2000)
+    cold, _ = plan(photo, ridge=0.2, envelope=5.0, tol=1e-9, max_iter=2000, continuation=0)
+    assert warm.guarantee.theorem == "contraction"
+    q = warm.guarantee.contraction
+    assert q is not None
+    assert len(warm.warm_up) == 20
+    assert cold.warm_up == ()
+    # The two problems were made with different noise, so start the cold one from the warm one's data.
+    a = warm.run()
+    b = fixed_point(warm.operator, torch.zeros_like(warm.start), tol=1e-9, max_iter=2000)
+    torch.testing.assert_close(a.value, b.value, atol=1e-7, rtol=0)
+    early = fixed_point(warm.operator, warm.start, tol=0, max_iter=10)
+    residuals = [record.residual for record in early.records]
+    assert all(later <= q * before for before, later in pairwise(residuals))
+    assert float((early.value - a.value).norm()) <= q * residuals[-1] / (1 - q)
+
+
+def test_iterates_stay_in_the_box_only_if_asked(photo: Image) -> None:
+    boxed, _ = plan(photo, max_iter=30)
+    free, _ = plan(photo, max_iter=30, box=False)
+    assert boxed.guarantee.theorem == "averaged-box"
+    assert free.guarantee.theorem == "averaged"
+    x = boxed.run().value
+    assert x.min() >= 0
+    assert x.max() <= 1
+
+
+def test_inadmissible_step_is_listed_and_its_run_reported(photo: Image) -> None:
+    p, _ = plan(photo, data_term="least-squares", step=2.0, max_iter=30)
+    assert "admissible interval" in p.guarantee.failures[0]
+    wild, _ = plan(photo, data_term="least-squares", step=1e30, max_iter=300, box=False, continuation=0)
+    assert wild.run().status is Status.DIVERGED
+
+
+class Expansive(nn.Module):
+    """Claims to denoise and sharpens instead."""
+
+    def forward(self, x: Tensor, sigma: float) -> Tensor:
+        return x + 0.9 * (x - x.roll(1, 3))
+
+
+def test_false_certificate_is_caught_in_the_run(photo: Image) -> None:
+    _, blur, y = problem(photo)
+    settings = Settings.for_noise(NOISE, max_iter=60, continuation=0, box=False)
+    p = plan_deblurring(y, blur, Expansive(), Certificate(True, 0.5, "forged"), settings)
+    p.guarantee.require()
+    assert p.run().violations
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"strength": -1.0},
+        {"strength": math.nan},
+        {"envelope": 0.0},
+        {"ridge": -0.1},
+        {"tol": math.inf},
+        {"step": math.nan},
+        {"max_iter": 0},
+        {"data_term": "other"},
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense(choices: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        Settings.for_noise(NOISE, **choices)  # type: ignore[arg-type]
+
+
+def test_stopping_and_callback() -> None:
+    seen: list[int] = []
+    solution = fixed_point(
+        lambda v: v / 2, torch.ones(1, 1, 2, 2), tol=1e-3, max_iter=50, callback=lambda r, _: seen.append(r.iteration)
+    )
+    # x_k = 2^-k, so the residual equals |x_{k+1}| at every step: relative residual 1, never converged.
+    assert solution.status is Status.ITERATION_LIMIT
+    assert seen == list(range(1, 51))
+    assert fixed_point(lambda v: v, torch.ones(1, 1, 2, 2)).iterations == 1
