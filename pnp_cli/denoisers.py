@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import SIGMA_UNIT, ActivationName, EulerStep, HuberMixture, dct_colour_frame
+from .layers import ACTIVATIONS, SIGMA_UNIT, ActivationName, EulerStep, HuberMixture, dct_colour_frame
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class EulerArchitecture:
     kernel_size: int = 3
     family: Literal["euler"] = "euler"
 
+    def __post_init__(self) -> None:
+        _require_positive(*self.scales, self.filters, self.width, self.kernel_size)
+        if not self.scales or self.width < 3 or self.kernel_size % 2 == 0 or self.activation not in ACTIVATIONS:
+            raise ValueError(f"no such architecture: {self}")
+
 
 @dataclass(frozen=True)
 class DnCNNArchitecture:
@@ -42,6 +47,15 @@ class DnCNNArchitecture:
     depth: int = 8
     width: int = 48
     family: Literal["dncnn"] = "dncnn"
+
+    def __post_init__(self) -> None:
+        _require_positive(self.depth, self.width)
+
+
+def _require_positive(*values: Any) -> None:
+    """Refuse what is not a positive integer; descriptions come from files."""
+    if not all(isinstance(value, int) and 0 < value < 2**16 for value in values):
+        raise ValueError(f"the architecture has sizes that are not positive integers: {values}")
 
 
 Architecture = EulerArchitecture | DnCNNArchitecture

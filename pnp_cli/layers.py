@@ -73,9 +73,8 @@ class HuberMixture(nn.Module):
         return out
 
 
-def make_activation(name: ActivationName, filters: int) -> nn.Module:
-    """Build the activation called `name` for `filters` channels."""
-    return {"relu": BiasedReLU, "huber": HuberMixture}[name](filters)
+ACTIVATIONS: dict[ActivationName, type[BiasedReLU] | type[HuberMixture]] = {"relu": BiasedReLU, "huber": HuberMixture}
+"""Activations by name; each is made with the number of filters."""
 
 
 class EulerStep(nn.Module):
@@ -96,7 +95,7 @@ class EulerStep(nn.Module):
         init = torch.randn(filters, width, kernel_size, kernel_size)
         self.weight = nn.Parameter(init / math.sqrt(width * kernel_size**2))
         self.step = nn.Parameter(torch.tensor(1.0))
-        self.activation = make_activation(activation, filters)
+        self.activation = ACTIVATIONS[activation](filters)
 
     def analyse(self, x: Tensor) -> Tensor:
         """A U x: (B, C, H, W), H and W multiples of `scale`, to (B, filters, H/scale, W/scale)."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pnp_cli.certificate import certify_layer
-from pnp_cli.layers import EulerStep, dct_colour_frame, make_activation
+from pnp_cli.layers import ACTIVATIONS, EulerStep, HuberMixture, dct_colour_frame
 
 from .helpers import relative_dot_test
 
@@ -21,7 +21,7 @@ def test_adjoint(scale: int, size: tuple[int, int], kernel_size: int) -> None:
 
 @pytest.mark.parametrize("name", ["relu", "huber"])
 def test_slopes_are_between_0_and_1(name: str) -> None:
-    activation = make_activation(name, 5).double()  # type: ignore[arg-type]
+    activation = ACTIVATIONS[name](5).double()  # type: ignore[index]
     for parameter in activation.parameters():
         torch.nn.init.normal_(parameter)
     t = torch.linspace(-3, 3, 20_001, dtype=torch.float64).expand(1, 5, 1, -1)
@@ -34,7 +34,7 @@ def test_slopes_are_between_0_and_1(name: str) -> None:
 
 def test_huber_mixture_saturates() -> None:
     """Small coefficients pass (and are subtracted from the image), large ones are clipped at the threshold."""
-    activation = make_activation("huber", 1).requires_grad_(False)
+    activation = HuberMixture(1).requires_grad_(False)
     sigma = torch.tensor([0.1])
     small, large, larger = (float(activation(torch.full((1, 1, 1, 1), t), sigma)) for t in (1e-4, 1.0, 1.1))
     assert small == pytest.approx(1e-4, rel=1e-3)

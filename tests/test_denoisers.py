@@ -1,0 +1,108 @@
+"""Networks: shapes, sizes, what the padding means, and that they denoise before any training."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pnp_cli import Ensemble, certify, psnr, to_tensor
+from pnp_cli.denoisers import PRESETS, EulerArchitecture, architecture_from_dict, architecture_to_dict, build
+from pnp_cli.images import Image
+
+from .helpers import small_network
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("shape", [(1, 3, 8, 8), (2, 3, 7, 9), (1, 1, 5, 6), (1, 3, 1, 1)])
+def test_shapes(preset: str, shape: tuple[int, ...]) -> None:
+    network = build(PRESETS[preset])
+    network.initialise()
+    with torch.no_grad():
+        assert network(torch.rand(shape), 0.1).shape == shape
+        assert network(torch.rand(shape), torch.full(shape[:1], 0.1)).shape == shape
+
+
+@pytest.mark.parametrize("preset", ["huber", "euler"])
+def test_presets_start_averaged(preset: str) -> None:
+    network = build(PRESETS[preset])
+    network.initialise()
+    assert certify(network, grid=16).averaged
+
+
+def test_odd_sizes_are_zero_padding() -> None:
+    network = small_network()
+    x = torch.rand(1, 3, 9, 14)
+    padded = torch.zeros(1, 3, 12, 16)
+    padded[:, :, :9, :14] = x
+    torch.testing.assert_close(network(x, 0.1), network(padded, 0.1)[:, :, :9, :14])
+
+
+def test_one_noise_level_per_image() -> None:
+    network = small_network()
+    x = torch.rand(2, 3, 8, 8)
+    both = network(x, torch.tensor([0.05, 0.2]))
+    torch.testing.assert_close(both[:1], network(x[:1], 0.05))
+    torch.testing.assert_close(both[1:], network(x[1:], 0.2))
+
+
+def test_grey_is_the_isometric_embedding() -> None:
+    """x ↦ (x, x, x)/√3 and back by the adjoint, so a grey image is as averaged as a colour one."""
+    network = small_network()
+    x = torch.rand(1, 1, 8, 12)
+    colour = network(x.expand(-1, 3, -1, -1) / math.sqrt(3), 0.1)
+    torch.testing.assert_close(network(x, 0.1), colour.sum(1, keepdim=True) / math.sqrt(3))
+
+
+@pytest.mark.parametrize("sigma", [15, 25, 50])
+def test_the_frame_denoises_before_training(photo: Image, sigma: float) -> None:
+    network = build(PRESETS["huber"])
+    network.initialise()
+    clean = to_tensor(photo)
+    noisy = clean + sigma / 255 * torch.randn_like(clean)
+    with torch.no_grad():
+        restored = network(noisy, sigma / 255)
+    assert psnr(clean.numpy(), restored.numpy()) > psnr(clean.numpy(), noisy.numpy()) + 1
+
+
+def test_ensemble_commutes_with_flips_and_rotations() -> None:
+    ensemble = Ensemble(small_network())
+    x = torch.rand(1, 3, 8, 12)
+    for change in (lambda t: t.flip(3), lambda t: torch.rot90(t, 1, (2, 3)), lambda t: t.transpose(2, 3)):
+        torch.testing.assert_close(ensemble(change(x), 0.1), change(ensemble(x, 0.1)))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_architecture_round_trip(preset: str) -> None:
+    architecture = PRESETS[preset]
+    assert architecture_from_dict(architecture_to_dict(architecture)) == architecture
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"family": "transformer"},
+        {"family": "euler"},
+        {"family": "euler", "scales": 3, "filters": 4, "activation": "huber"},
+        {"family": "euler", "scales": [0], "filters": 4, "activation": "huber"},
+        {"family": "euler", "scales": [1], "filters": -4, "activation": "huber"},
+        {"family": "euler", "scales": [1], "filters": 4, "activation": "exp"},
+        {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "kernel_size": 4},
+        {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "width": 2},
+        {"family": "euler", "scales": ["a"], "filters": 4, "activation": "huber"},
+        {"family": "dncnn", "depth": 0},
+    ],
+    ids=str,
+)
+def test_malformed_descriptions(fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="architecture"):
+        architecture_from_dict(fields)
+
+
+def test_unusual_architectures_work() -> None:
+    network = build(EulerArchitecture(scales=(3, 1), filters=5, activation="relu", width=4, kernel_size=5))
+    network.initialise()
+    with torch.no_grad():
+        assert network(torch.rand(1, 3, 7, 7), 0.1).shape == (1, 3, 7, 7)

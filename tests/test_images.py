@@ -1,0 +1,196 @@
+"""Image files: exact round trips, what is refused, and that a file is whole or absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image as Pillow
+
+from pnp_cli import InputError, images
+from pnp_cli.images import Image, encode_image, read_image, write_image
+
+RNG = np.random.default_rng(0)
+
+
+def levels(shape: tuple[int, ...], white: int) -> np.ndarray:
+    return RNG.integers(0, white + 1, shape)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".webp", ".npy"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_8_bit_round_trip(tmp_path: Path, suffix: str, channels: int) -> None:
+    samples = levels((7, 10, channels), 255)
+    path = tmp_path / f"image{suffix}"
+    write_image(Image((samples / 255).astype(np.float32)), path)
+    back = read_image(path)
+    assert back.depth == "uint8"
+    expected = np.repeat(samples, 3, axis=2) if suffix == ".webp" and channels == 1 else samples  # WebP has no grey
+    np.testing.assert_array_equal(np.rint(back.pixels * 255), expected)
+
+
+@pytest.mark.parametrize(("suffix", "channels"), [(".png", 1), (".tif", 1), (".tif", 3), (".npy", 3)])
+def test_16_bit_round_trip(tmp_path: Path, suffix: str, channels: int) -> None:
+    samples = levels((7, 10, channels), 65535)
+    path = tmp_path / f"image{suffix}"
+    write_image(Image((samples / 65535).astype(np.float32), "uint16"), path)
+    back = read_image(path)
+    assert back.depth == "uint16"
+    np.testing.assert_array_equal(np.rint(back.pixels.astype(float) * 65535), samples)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".npy"])
+def test_float_round_trip_does_not_clip(tmp_path: Path, suffix: str) -> None:
+    pixels = RNG.normal(0.5, 0.5, (6, 5, 3)).astype(np.float32)
+    assert pixels.min() < 0
+    write_image(Image(pixels, "float32"), tmp_path / f"image{suffix}")
+    back = read_image(tmp_path / f"image{suffix}")
+    assert back.depth == "float32"
+    np.testing.assert_array_equal(back.pixels, pixels)
+
+
+def test_jpeg_is_close_and_keeps_exif(tmp_path: Path) -> None:
+    y, x = np.mgrid[0:32, 0:40] / 40
+    picture = Pillow.fromarray(np.stack([x, y, 0.5 + 0 * x], axis=2).__mul__(255).astype(np.uint8))
+    exif = Pillow.Exif()
+    exif[0x010E] = "a description"
+    exif[0x0112] = 6  # to be shown turned by 90 degrees
+    picture.save(tmp_path / "in.jpg", quality=95, exif=exif)
+    image = read_image(tmp_path / "in.jpg")
+    assert image.size == (40, 32)
+    assert "EXIF orientation applied" in image.notes
+    write_image(image, tmp_path / "out.jpg")
+    with Pillow.open(tmp_path / "out.jpg") as back:
+        assert back.getexif()[0x010E] == "a description"
+        assert back.getexif().get(0x0112, 1) == 1
+        np.testing.assert_allclose(np.asarray(back) / 255, image.pixels, atol=0.05)
+
+
+def test_transparency_is_carried_along(tmp_path: Path) -> None:
+    samples = levels((5, 6, 4), 255).astype(np.uint8)
+    Pillow.fromarray(samples).save(tmp_path / "in.png")
+    image = read_image(tmp_path / "in.png")
+    assert image.pixels.shape == (5, 6, 3)
+    write_image(image.with_pixels(1 - image.pixels), tmp_path / "out.png")
+    back = np.asarray(Pillow.open(tmp_path / "out.png"))
+    np.testing.assert_array_equal(back[:, :, 3], samples[:, :, 3])
+    np.testing.assert_array_equal(back[:, :, :3], 255 - samples[:, :, :3])
+    with pytest.raises(InputError, match="transparency"):
+        encode_image(image, "JPEG")
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "CMYK", "YCbCr"])
+def test_other_modes_are_converted_and_said(tmp_path: Path, mode: str) -> None:
+    suffix = ".tif" if mode in ("CMYK", "YCbCr") else ".png"
+    Pillow.fromarray(levels((8, 9, 3), 255).astype(np.uint8)).convert(mode).save(tmp_path / f"in{suffix}")
+    image = read_image(tmp_path / f"in{suffix}")
+    assert any(f"converted from {mode}" in note for note in image.notes)
+    with Pillow.open(tmp_path / f"in{suffix}") as picture:
+        expected = np.asarray(picture.convert("L" if mode == "1" else "RGB")).astype(np.float32) / 255
+    np.testing.assert_array_equal(np.squeeze(image.pixels), expected)
+
+
+def test_files_of_other_writers(tmp_path: Path) -> None:
+    deep = levels((4, 5, 3), 65535).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "planar.tif", np.moveaxis(deep, 2, 0), planarconfig="separate", photometric="rgb")
+    np.testing.assert_array_equal(np.rint(read_image(tmp_path / "planar.tif").pixels * 65535.0), deep)
+    np.save(tmp_path / "double.npy", deep / 65535)
+    np.testing.assert_allclose(read_image(tmp_path / "double.npy").pixels, deep / 65535, atol=1e-7)
+
+
+def png_16_bit_colour() -> bytes:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    body = zlib.compress(b"\0" + bytes(range(12)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def jpeg() -> bytes:
+    return encode_image(Image(RNG.random((64, 64, 3), dtype=np.float32)), "JPEG")
+
+
+def npy(array: np.ndarray) -> bytes:
+    return encode_image(Image(array.astype(np.float32), "float32"), "NPY")
+
+
+BAD = {
+    "empty.png": (b"", "empty"),
+    "text.png": (b"this is no picture", "not an image file"),
+    "truncated.jpg": (jpeg()[:700], "not a readable image"),
+    "truncated.png": (encode_image(Image(RNG.random((64, 64, 3), dtype=np.float32)), "PNG")[:3000], "not a readable"),
+    "deep.png": (png_16_bit_colour(), "16-bit colour PNG.*TIFF"),
+    "nan.npy": (npy(np.full((3, 3, 1), np.nan)), "NaN"),
+    "counts.npy": (npy(np.full((3, 3, 1), 200.0)), "white must be 1.0"),
+    "zero.npy": (npy(np.zeros((0, 3, 3))), "no pixels"),
+    "many.npy": (npy(np.zeros((3, 3, 7))), "1 to 4 channels"),
+    "pickle.npy": (
+        b"\x93NUMPY\x01\x00\x46\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }" + b" " * 20,
+        "not",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_named_with_the_reason(tmp_path: Path, name: str) -> None:
+    content, reason = BAD[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=reason) as caught:
+        read_image(path)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_nan_and_several_pages_in_a_tiff(tmp_path: Path) -> None:
+    pixels = np.ones((4, 4), np.float32)
+    tifffile.imwrite(tmp_path / "pages.tif", np.stack([pixels, pixels]), photometric="minisblack")
+    with pytest.raises(InputError, match="several pages"):
+        read_image(tmp_path / "pages.tif")
+    pixels[1, 2] = np.nan
+    tifffile.imwrite(tmp_path / "nan.tif", pixels)
+    with pytest.raises(InputError, match="NaN"):
+        read_image(tmp_path / "nan.tif")
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_image(tmp_path / "absent.png")
+    with pytest.raises(InputError, match="is a folder"):
+        read_image(tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(b"precious")
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match="No space left"):
+        write_image(Image(np.zeros((2, 2, 3), np.float32)), path)
+    assert path.read_bytes() == b"precious"
+    assert [p.name for p in tmp_path.iterdir()] == ["image.png"]
+
+
+def test_unknown_suffix_and_impossible_depth(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\.xyz"):
+        write_image(Image(np.zeros((2, 2, 3), np.float32)), tmp_path / "a.xyz")
+    with pytest.raises(InputError, match="16-bit"):
+        write_image(Image(np.zeros((2, 2, 3), np.float32), "uint16"), tmp_path / "a.jpg")
+
+
+def test_list_images(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "notes.txt", ".hidden.png", "sub/c.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [p.name for p in images.list_images(tmp_path)] == ["a.JPG", "b.png"]
+    assert [p.name for p in images.list_images(tmp_path, recursive=True)] == ["a.JPG", "b.png", "c.tif"]

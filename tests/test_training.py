@@ -1,0 +1,131 @@
+"""Training: resumed runs repeat uninterrupted ones, and every exported network is certified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pnp_cli import InputError, Trainer, TrainingConfig, WeightsError, certify
+from pnp_cli.data import RandomCrops, bundled_images, load_folders
+from pnp_cli.denoisers import DnCNNArchitecture, EulerArchitecture
+from pnp_cli.images import Image, write_image
+from pnp_cli.training import ALPHA_LIMIT, export, validate
+
+HUBER = EulerArchitecture(scales=(2, 1), filters=12, activation="huber")
+RELU = EulerArchitecture(scales=(1, 1), filters=12, activation="relu", width=8)
+CONFIG = TrainingConfig(steps=30, batch=2, crop=16, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(0, 256, (3, 20, 31), generator=generator, dtype=torch.uint8) for _ in range(3)]
+
+
+def parameters_after(trainer: Trainer) -> dict[str, Tensor]:
+    for _ in trainer.run():
+        pass
+    return trainer.network.state_dict()
+
+
+@pytest.mark.parametrize("architecture", [HUBER, RELU, DnCNNArchitecture(3, 8)], ids=["huber", "relu", "dncnn"])
+def test_resumed_training_equals_uninterrupted(tmp_path: Path, pictures: list[Tensor], architecture) -> None:  # type: ignore[no-untyped-def]
+    whole = parameters_after(Trainer(architecture, pictures, CONFIG))
+    first = Trainer(architecture, pictures, CONFIG)
+    for record in first.run(lambda: first.step == 13):
+        assert record.step == first.step
+    first.save(tmp_path / "c")
+    second = Trainer(architecture, pictures, CONFIG)
+    assert second.load(tmp_path / "c") == ()
+    assert second.step == 13
+    resumed = parameters_after(second)
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_seeds_matter_and_repeat(pictures: list[Tensor]) -> None:
+    a, b, c = (
+        parameters_after(Trainer(HUBER, pictures, TrainingConfig(steps=3, batch=2, crop=16, seed=s))) for s in (0, 0, 1)
+    )
+    name = "steps.0.activation.logits"
+    assert torch.equal(a[name], b[name])
+    assert not torch.equal(a[name], c[name])
+
+
+@pytest.mark.parametrize("architecture", [HUBER, RELU], ids=["huber", "relu"])
+def test_exported_networks_are_certified_at_every_moment(pictures: list[Tensor], architecture) -> None:  # type: ignore[no-untyped-def]
+    """Even at an absurd learning rate, which drives the raw parameters anywhere."""
+    trainer = Trainer(architecture, pictures, TrainingConfig(steps=20, batch=2, crop=16, learning_rate=1.0))
+    for record in trainer.run():
+        certificate = certify(export(trainer.network))
+        assert certificate.averaged, record.step
+        assert all(layer.alpha <= ALPHA_LIMIT * (1 + 1e-6) for layer in certificate.layers)
+
+
+def test_export_is_the_trained_network(pictures: list[Tensor]) -> None:
+    trainer = Trainer(HUBER, pictures, CONFIG)
+    parameters_after(trainer)
+    plain = export(trainer.network)
+    assert trainer.network.training
+    trainer.network.eval()
+    x = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(x, 0.1), trainer.network(x, 0.1), atol=1e-5, rtol=1e-5)
+
+
+def test_training_improves_the_denoiser() -> None:
+    trainer = Trainer(HUBER, bundled_images(), TrainingConfig(steps=80, batch=8, crop=32))
+    crop = [bundled_images()[0][:, 100:164, 200:264]]
+    before = validate(export(trainer.network), crop)
+    parameters_after(trainer)
+    after = validate(export(trainer.network), crop)
+    assert sum(after.values()) > sum(before.values()) + 4 * 0.5
+
+
+def test_validation_is_repeatable_and_takes_grey_levels_apart(pictures: list[Tensor]) -> None:
+    network = export(Trainer(HUBER, pictures, CONFIG).network)
+    first = validate(network, pictures, sigmas=(5, 50))
+    assert first == validate(network, pictures, sigmas=(5, 50))
+    assert first[5] > first[50]
+
+
+def test_checkpoints_of_something_else(tmp_path: Path, pictures: list[Tensor]) -> None:
+    trainer = Trainer(HUBER, pictures, CONFIG)
+    trainer.save(tmp_path / "c")
+    with pytest.raises(WeightsError, match="another architecture"):
+        Trainer(RELU, pictures, CONFIG).load(tmp_path / "c")
+    changed = Trainer(HUBER, pictures, TrainingConfig(steps=30, batch=3, crop=16, learning_rate=1e-2))
+    assert changed.load(tmp_path / "c") == ("batch",)
+    (tmp_path / "bad").write_bytes(b"nonsense")
+    with pytest.raises(WeightsError, match="bad"):
+        trainer.load(tmp_path / "bad")
+    with pytest.raises(InputError, match="absent"):
+        trainer.load(tmp_path / "absent")
+
+
+def test_crops(pictures: list[Tensor]) -> None:
+    crops = RandomCrops(pictures, 16, torch.Generator().manual_seed(0)).batch(50)
+    assert crops.shape == (50, 3, 16, 16)
+    assert 0 <= crops.min() < crops.max() <= 1
+    assert len({crop.sum().item() for crop in crops}) > 40
+    with pytest.raises(InputError, match="21 pixels"):
+        RandomCrops(pictures, 21, torch.Generator())
+
+
+def test_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        load_folders([tmp_path / "absent"])
+    with pytest.raises(InputError, match="no image files"):
+        load_folders([tmp_path])
+    write_image(Image(torch.rand(5, 6, 1).numpy()), tmp_path / "sub" / "grey.png")
+    (grey,) = load_folders([tmp_path])
+    assert grey.shape == (3, 5, 6)
+    assert torch.equal(grey[0], grey[2])
+
+
+def test_bundled_pictures_need_no_download() -> None:
+    assert len(bundled_images()) >= 4

@@ -1,0 +1,152 @@
+"""Weight files: round trip, honest labels, and distrust of every header."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from pnp_cli import InputError, WeightsError, weights
+from pnp_cli.denoisers import DnCNNArchitecture, build
+
+from .helpers import small_network
+
+
+def header_of(path: Path) -> dict[str, str]:
+    data = path.read_bytes()
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+
+
+def rewrite(path: Path, **changes: str) -> None:
+    """Change entries of the header and keep the tensors."""
+    tensors = load_tensors(path.read_bytes())
+    path.write_bytes(save_tensors(tensors, metadata=header_of(path) | changes))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    network, path = small_network(), tmp_path / "w.safetensors"
+    certificate = weights.save(path, network, {"seed": 3})
+    loaded = weights.load(path)
+    x = torch.rand(1, 3, 9, 9)
+    torch.testing.assert_close(loaded.network(x, 0.1), network(x, 0.1))
+    assert loaded.training == {"seed": 3}
+    assert loaded.certificate.averaged
+    # The bound at load is on a coarser grid, so it is larger, by less than 2 % of the norm squared.
+    assert certificate.alpha <= loaded.certificate.alpha <= certificate.alpha + 0.02
+    stored = json.loads(header_of(path)["certificate"])
+    for layer in stored["layers"]:
+        assert layer["norm_lower"] <= layer["norm_upper"] <= 1.02 * layer["norm_lower"]
+
+
+def test_save_refuses_a_false_label(tmp_path: Path) -> None:
+    network, path = small_network(), tmp_path / "w.safetensors"
+    network.steps[0].step.fill_(5.0)  # type: ignore[index, union-attr]
+    with pytest.raises(WeightsError, match=r"refused.*steps\.0"):
+        weights.save(path, network, averaged=True)
+    with pytest.raises(WeightsError, match="refused"):
+        weights.save(path, build(DnCNNArchitecture(2, 4)), averaged=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_load_recomputes_what_the_header_claims(tmp_path: Path) -> None:
+    honest, doctored = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    network = small_network()
+    weights.save(honest, network, averaged=True)
+    network.steps[0].step.fill_(5.0)  # type: ignore[index, union-attr]
+    weights.save(doctored, network)
+    claims = header_of(honest)
+    rewrite(doctored, averaged=claims["averaged"], certificate=claims["certificate"])
+    loaded = weights.load(doctored)
+    assert not loaded.certificate.averaged
+    assert "steps.0" in loaded.certificate.reason
+
+
+def corrupt_truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def corrupt_text(path: Path) -> None:
+    path.write_text("no weights here")
+
+
+def corrupt_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"steps.0.weight": [1, 2]}))
+
+
+def corrupt_header_length(path: Path) -> None:
+    path.write_bytes(b"\xff" * 8 + path.read_bytes()[8:])
+
+
+def corrupt_foreign(path: Path) -> None:
+    path.write_bytes(save_tensors({"weight": torch.zeros(3)}))
+
+
+def corrupt_architecture(path: Path) -> None:
+    rewrite(path, architecture='{"family": "euler", "scales": [1, 1], "filters": 9, "activation": "huber"}')
+
+
+def corrupt_gigantic(path: Path) -> None:
+    rewrite(path, architecture='{"family": "euler", "scales": [999], "filters": 65000, "activation": "huber"}')
+
+
+def corrupt_json(path: Path) -> None:
+    rewrite(path, architecture="{")
+
+
+def corrupt_nan(path: Path) -> None:
+    tensors = load_tensors(path.read_bytes())
+    tensors["steps.0.weight"][0, 0, 0, 0] = torch.nan
+    path.write_bytes(save_tensors(tensors, metadata=header_of(path)))
+
+
+def corrupt_type(path: Path) -> None:
+    tensors = {name: tensor.half() for name, tensor in load_tensors(path.read_bytes()).items()}
+    path.write_bytes(save_tensors(tensors, metadata=header_of(path)))
+
+
+@pytest.mark.parametrize(
+    "corrupt",
+    [
+        corrupt_truncated,
+        corrupt_text,
+        corrupt_pickle,
+        corrupt_header_length,
+        corrupt_foreign,
+        corrupt_architecture,
+        corrupt_gigantic,
+        corrupt_json,
+        corrupt_nan,
+        corrupt_type,
+    ],
+)
+def test_corrupted_and_foreign_files(tmp_path: Path, corrupt) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "w.safetensors"
+    weights.save(path, small_network())
+    corrupt(path)
+    with pytest.raises(InputError, match=r"w\.safetensors") as caught:
+        weights.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files() -> None:
+    with pytest.raises(WeightsError, match=r"'nothing'.*huber"):
+        weights.load("nothing")
+    with pytest.raises(WeightsError, match="no such weight file"):
+        weights.load("nowhere/else.safetensors")
+
+
+def test_shipped_files() -> None:
+    """What ships is certified, says how it was trained, and is small."""
+    paths = {path.stem: path for folder in weights.shipped_folders() for path in folder.glob("*.safetensors")}
+    assert set(paths) == {"huber", "euler", "dncnn"}
+    assert sum(path.stat().st_size for path in paths.values()) < 3e6
+    for name, path in paths.items():
+        loaded = weights.load(name)
+        assert loaded.certificate.averaged == (name != "dncnn")
+        assert json.loads(header_of(path)["averaged"]) == (name != "dncnn")
+        assert {"data", "sigma", "seed", "steps", "seconds"} <= set(loaded.training)
