@@ -22,5 +22,9 @@ class ConditionError(PnpError):
     """A condition of a convergence theorem does not hold, so the run is refused."""
 
 
+class DivergenceError(PnpError):
+    """An iteration left the finite numbers, so there is no result."""
+
+
 class WeightsError(InputError):
     """A weight file that is corrupted, foreign, or not what its label says."""

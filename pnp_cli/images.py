@@ -35,6 +35,9 @@ FORMATS = {
 }
 """File suffixes that are read and written, and their formats."""
 
+FLOAT_FORMATS = ("TIFF", "NPY")
+"""Formats that hold float samples, and 16-bit ones of any number of channels."""
+
 MAX_FLOAT = 4.0
 """Float images beyond ±4 are surely not on the [0, 1] scale (8- or 16-bit counts in a float file)."""
 
@@ -260,11 +263,11 @@ def encode_image(image: Image, file_format: str, name: str = "output") -> bytes:
     planes = image.pixels
     if image.alpha is not None:
         planes = np.concatenate([planes, image.alpha[:, :, None]], axis=2)
-    deep_enough = file_format in ("TIFF", "NPY") or (file_format == "PNG" and planes.shape[2] == 1)
+    deep_enough = file_format in FLOAT_FORMATS or (file_format == "PNG" and planes.shape[2] == 1)
     if image.depth == "uint16" and not deep_enough:
         raise InputError(f"{name}: {file_format} cannot hold 16-bit samples of this image; write a .tif")
     depth = image.depth
-    if depth == "float32" and file_format not in ("TIFF", "NPY"):
+    if depth == "float32" and file_format not in FLOAT_FORMATS:
         depth = "uint8"
     samples: npt.NDArray[Any] = planes
     if depth != "float32":

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+MIN_NOISE = 0.5 / 255
+"""The rules that choose parameters treat less noise as this: rounding to 8 bits alone has 0.29/255."""
+
 
 def add_gaussian_noise(pixels: npt.NDArray[np.float32], sigma: float, seed: int) -> npt.NDArray[np.float32]:
     """Pixels (H, W, C) plus independent Gaussian noise of standard deviation `sigma` ([0, 1] scale)."""

@@ -15,6 +15,7 @@ from .certificate import Certificate
 from .conditions import Guarantee, RunningChecks, plug_and_play_guarantee
 from .errors import UsageError
 from .fidelity import Fidelity, LeastSquares, MoreauEnvelope
+from .noise import MIN_NOISE
 from .operators import Blur
 from .solvers import Map, Record, Solution, fixed_point
 
@@ -87,9 +88,6 @@ class Settings:
 
 LEAST_SQUARES_STEP = 1.9
 """Default step of the least-squares term, times 1/L: near the end of the interval, where it is fastest."""
-
-MIN_NOISE = 0.5 / 255
-"""Noise below this is treated as this: rounding to 8 bits alone has 0.29/255."""
 
 
 def rule_envelope(noise: float) -> float:

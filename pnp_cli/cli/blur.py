@@ -44,25 +44,20 @@ def blur(
         say(line, quiet)
 
     from ..devices import choose_device
-    from ..images import FORMATS, Image
+    from ..images import Image
     from ..noise import add_gaussian_noise
     from ..operators import Blur
     from ..tensors import from_tensor, to_tensor
 
     place = choose_device(device)
-    float_formats = [suffix for suffix, name in FORMATS.items() if name in ("TIFF", "NPY")]
-    suffix = (
-        f".{file_format.lower()}" if file_format else ("" if output is None else output[output.rfind(".") :].lower())
-    )
-    deep = suffix in float_formats
 
     def work(image: Image, name: str) -> Outcome:
         operator = Blur(psf, image.size, device=place)
         result = from_tensor(operator.forward(to_tensor(image, place)), image)
         pixels = add_gaussian_noise(result.pixels, level / 255, seed) if level else result.pixels
-        result = result.with_pixels(pixels, "float32" if deep else None)
-        say(f"{name}: {description}, noise {level:g} (0-255 scale, seed {seed}), {result.depth} samples", quiet)
-        return Outcome(result, {"kernel": description, "noise": level, "seed": seed, "depth": result.depth})
+        say(f"{name}: {description}, noise {level:g} (0-255 scale, seed {seed})", quiet)
+        fields = {"kernel": description, "noise": level, "seed": seed}
+        return Outcome(result.with_pixels(pixels), fields, unclipped=True)
 
     files = FileOptions("blur", output, "blurred", file_format, recursive, on_exists, fail_fast, json, quiet)
     raise typer.Exit(run_batch(inputs, files, work))

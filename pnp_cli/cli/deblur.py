@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError, UsageError
+from ..errors import DivergenceError, InputError, UsageError
 from . import options as o
 from .console import progress, say
 from .files import FileOptions, Outcome, run_batch
@@ -20,9 +20,7 @@ def deblur(
     gaussian: o.Gaussian = None,
     disk: o.Disk = None,
     kernel: o.KernelFile = None,
-    sigma: Annotated[
-        str, typer.Option("--sigma", "-s", metavar="S", help="Noise level of the image on the 0-255 scale, or 'auto'.")
-    ] = "auto",
+    sigma: o.Sigma = "auto",
     weights: o.Weights = "huber",
     data_term: Annotated[
         str,
@@ -154,8 +152,8 @@ def deblur(
             say(line, quiet)
         fields["solution"] = report.solution_dict(solution, warm)
         if solution.status is Status.DIVERGED:
-            raise InputError(
-                f"{name}: the iteration diverged, nothing was written; use certified weights and an admissible step"
+            raise DivergenceError(
+                "the iteration diverged, nothing was written; use certified weights and an admissible step"
             )
         result = from_tensor(solution.value, image)
         if truth is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import DivergenceError
 from . import options as o
 from .console import progress, say
 from .files import FileOptions, Outcome, run_batch
@@ -16,9 +16,7 @@ from .files import FileOptions, Outcome, run_batch
 def denoise(
     inputs: o.Inputs,
     output: o.Output = None,
-    sigma: Annotated[
-        str, typer.Option("--sigma", "-s", metavar="S", help="Noise level on the 0-255 scale, or 'auto'.")
-    ] = "auto",
+    sigma: o.Sigma = "auto",
     weights: o.Weights = "huber",
     repeat: Annotated[
         int, typer.Option("--repeat", min=1, help="Apply the denoiser N times and report every residual.")
@@ -88,9 +86,7 @@ def denoise(
         for violation in solution.violations:
             say(f"{name}: VIOLATION {violation}")
         if not torch.isfinite(solution.value).all():
-            raise InputError(
-                f"{name}: the denoiser diverged, nothing was written; use certified weights such as 'huber'"
-            )
+            raise DivergenceError("the denoiser diverged, nothing was written; use certified weights such as 'huber'")
         fields = {
             "weights": loaded.name,
             "weights_sha256": loaded.sha256,

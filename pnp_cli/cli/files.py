@@ -5,12 +5,22 @@ from __future__ import annotations
 import glob
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConditionError, InputError, PnpError, UsageError
-from ..images import FORMATS, Image, encode_image, format_of, list_images, natural_suffix, read_image, write_bytes
+from ..images import (
+    FLOAT_FORMATS,
+    FORMATS,
+    Image,
+    encode_image,
+    format_of,
+    list_images,
+    natural_suffix,
+    read_image,
+    write_bytes,
+)
 from .console import emit, say
 
 STREAM = "-"
@@ -36,6 +46,8 @@ class Outcome:
     image: Image | None
     fields: dict[str, Any]
     code: int = 0
+    unclipped: bool = False
+    """Whether formats that hold floats get the pixels as they are."""
 
 
 Work = Callable[[Image, str], Outcome]
@@ -124,8 +136,7 @@ def _is_folder(output: str) -> bool:
 def _default_suffix(source: Source, image: Image) -> str:
     """The suffix of the input if it keeps the pixels, else that of a lossless format."""
     own = source.path.suffix.lower() if source.path else ""
-    lossless = own in FORMATS and FORMATS[own] in ("TIFF", "NPY")
-    return own if lossless else natural_suffix(image)
+    return own if FORMATS.get(own) in FLOAT_FORMATS else natural_suffix(image)
 
 
 def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
@@ -176,7 +187,10 @@ def _run_one(source: Source, options: FileOptions, work: Work, many: bool, writt
         say(f"{source.name}: {note}", options.quiet)
     outcome = work(image, source.name)
     if outcome.image is not None:
-        data = encode_image(outcome.image, file_format, str(target or "standard output"))
+        result = outcome.image
+        if outcome.unclipped and file_format in FLOAT_FORMATS:
+            result = replace(result, depth="float32")
+        data = encode_image(result, file_format, str(target or "standard output"))
         if target is None:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()

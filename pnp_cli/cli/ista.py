@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import ConditionError, UsageError
+from ..errors import ConditionError, DivergenceError, UsageError
 from . import options as o
 from .console import progress, say
 from .files import FileOptions, Outcome, run_batch
@@ -23,7 +23,11 @@ def ista(
         str,
         typer.Option("--basis", help="Orthonormal basis: pixel, dct, or an orthogonal wavelet (haar, db4, sym8 ...)."),
     ] = "db4",
-    gamma: Annotated[float, typer.Option("--gamma", help="Weight of the l1 norm, for pixels in [0, 1].")] = 1e-3,
+    gamma: Annotated[
+        float | None,
+        typer.Option("--gamma", help="Weight of the l1 norm, for pixels in [0, 1]. Default: by rule from the noise."),
+    ] = None,
+    sigma: o.Sigma = "auto",
     fista: Annotated[bool, typer.Option("--fista/--no-fista", help="Accelerate with FISTA's momentum.")] = False,
     step: Annotated[
         float | None, typer.Option("--step", help="Step, in (0, 2/L) for ISTA and (0, 1/L] for FISTA. Default: 1/L.")
@@ -47,20 +51,24 @@ def ista(
 
     Example: pnp ista blurred.png -o sharp.png --motion 15 30 --basis db4 --fista
     """
-    if not 0 < gamma < float("inf"):
-        raise UsageError(f"--gamma must be a positive number, not {gamma}")
+    if gamma is not None and not 0 < gamma < float("inf"):
+        raise UsageError(f"--gamma must be a positive number, not {gamma:g}")
     if not 0 <= tol < float("inf"):
         raise UsageError(f"--tol must be a non-negative number, not {tol}")
     psf, description, notes = o.read_kernel(motion, gaussian, disk, kernel)
-    for note in notes:
-        say(note, quiet)
+    level = o.read_level(sigma, "--sigma")
+    for line in (*notes, o.level_hint(level, "--sigma")):
+        if line:
+            say(line, quiet)
 
     from .. import report
     from ..devices import choose_device
     from ..fidelity import LeastSquares
     from ..images import Image
+    from ..noise import estimate_noise
     from ..operators import Blur
-    from ..sparse import SparseProblem, sparse_limit, sparse_step_failure
+    from ..solvers import Status
+    from ..sparse import SparseProblem, rule_gamma, sparse_limit, sparse_step_failure
     from ..sparse import ista as solve
     from ..tensors import from_tensor, to_tensor
     from ..transforms import make_transform
@@ -73,17 +81,24 @@ def ista(
         fidelity = LeastSquares(Blur(psf, image.size, device=place), y)
         alpha = step if step is not None else 1 / fidelity.lipschitz
         limit = sparse_limit(fidelity.lipschitz, fista)
+        noise = level if level is not None else 255 * estimate_noise(image.pixels)
+        weight = gamma if gamma is not None else rule_gamma(noise / 255)
         method = "FISTA" if fista else "ISTA"
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, periodic boundary", quiet)
-        say(f"theorem     {method} converges to a minimiser; L = {fidelity.lipschitz:.6g}", quiet)
-        say(f"step        {alpha:.6g} in (0, {limit:.6g}{']' if fista else ')'}", quiet)
+        say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
+        say(f"objective   1/2 |Kx - y|^2 + {weight:.4g} |Psi x|_1, Psi = {basis}", quiet)
         failure = sparse_step_failure(alpha, fidelity.lipschitz, fista)
+        theorem = f"{method} converges to a minimiser" if failure is None else "no convergence theorem applies"
+        say(f"theorem     {theorem}; L = {fidelity.lipschitz:.6g}", quiet)
+        inside = "in" if failure is None else "NOT in"
+        say(f"step        {alpha:.6g} {inside} (0, {limit:.6g}{']' if fista else ')'}", quiet)
         if failure and not allow_unsafe:
             raise ConditionError(failure)
         fields = {
             "kernel": description,
             "basis": basis,
-            "gamma": gamma,
+            "noise": noise,
+            "gamma": weight,
             "method": method,
             "step": alpha,
             "step_limit": limit,
@@ -92,7 +107,7 @@ def ista(
             return Outcome(None, fields)
         with progress(name, max_iter, quiet) as show:
             solution = solve(
-                SparseProblem(fidelity, transform, gamma),
+                SparseProblem(fidelity, transform, weight),
                 y,
                 step=alpha,
                 accelerated=fista,
@@ -100,6 +115,8 @@ def ista(
                 max_iter=max_iter,
                 callback=lambda r, _: show(r.iteration, f"iteration {r.iteration}, gap {r.relative_gap:.1e}"),
             )
+        if solution.status is Status.DIVERGED:
+            raise DivergenceError("the iteration diverged, nothing was written; use an admissible step")
         for line in report.sparse_lines(solution, tol):
             say(line, quiet)
         fields["solution"] = report.sparse_dict(solution)

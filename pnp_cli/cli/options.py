@@ -26,6 +26,9 @@ Output = Annotated[
         "Default: beside the input, as NAME.COMMAND.EXT.",
     ),
 ]
+Sigma = Annotated[
+    str, typer.Option("--sigma", "-s", metavar="S", help="Noise level of the image on the 0-255 scale, or 'auto'.")
+]
 Format = Annotated[
     str | None, typer.Option("--format", help="Output format: png, jpg, tif, webp, bmp or npy. Default: by the suffix.")
 ]

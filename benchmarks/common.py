@@ -1,0 +1,38 @@
+"""What the benchmarks share: images by folder, the machine in words, Markdown tables."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pnp_cli import read_image, to_tensor
+from pnp_cli.devices import describe_device
+from pnp_cli.images import list_images
+
+
+def load_images(folder: Path, limit: int | None, step: int = 1) -> list[Tensor]:
+    """Colour images (1, 3, H, W) of a folder by name: every `step`-th, the first `limit` of them."""
+    paths = list_images(folder)[::step][:limit]
+    return [to_tensor(read_image(path)).expand(-1, 3, -1, -1) for path in paths]
+
+
+def describe_machine(device: torch.device) -> str:
+    """Processor, device and library, for the line above a table."""
+    processor = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            processor = line.split(":", 1)[1].strip()
+            break
+    return f"{processor}, {describe_device(device)}, torch {torch.__version__}"
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table."""
+    print("| " + " | ".join(header) + " |")
+    print("|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")

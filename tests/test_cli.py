@@ -1,0 +1,429 @@
+"""The installed command in a subprocess: results on real files, pipes, exit codes, and manners on bad input."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from pnp_cli import read_image, weights
+from pnp_cli.images import Image, write_image
+
+from .conftest import Run
+from .helpers import psnr_of, small_network
+
+KERNEL = ("--motion", 5, 20)
+
+
+def make_blurred(pnp: Run, photo_file: Path) -> Path:
+    path = photo_file.with_name("blurred.tif")
+    assert pnp("blur", photo_file, "-o", path, *KERNEL, "--noise", 2.55).returncode == 0
+    return path
+
+
+def one_sentence(result: subprocess.CompletedProcess[bytes]) -> str:
+    """The error message, which must be a single line and no traceback."""
+    lines = [line for line in result.stderr.decode().splitlines() if "error:" in line.lower()]
+    assert "Traceback" not in result.stderr.decode()
+    assert len(lines) == 1, result.stderr.decode()
+    return lines[0]
+
+
+# ------------------------------------------------------------------------------------ results
+
+
+def test_blur_and_deblur(pnp: Run, photo: Image, photo_file: Path, small_weights: Path) -> None:
+    blurred, sharp = make_blurred(pnp, photo_file), photo_file.with_name("sharp.png")
+    result = pnp(
+        "deblur", blurred, "-o", sharp, *KERNEL, "--sigma", 2.55, "-w", small_weights, "--reference", photo_file
+    )
+    assert result.returncode == 0, result.stderr
+    report = result.stderr.decode()
+    for words in ("averaged denoiser, box projection", "L = ", "step", "in (0, ", "converged after", "a-priori bound"):
+        assert words in report, words
+    assert result.stdout == b""
+    before, after = (psnr_of(photo.pixels, read_image(path).pixels) for path in (blurred, sharp))
+    assert after > before + 1.5
+    assert f"{before:.2f} dB before" in report
+
+
+def test_shipped_weights_restore_a_photograph_well(pnp: Run, photo: Image, photo_file: Path) -> None:
+    blurred, sharp = make_blurred(pnp, photo_file), photo_file.with_name("sharp.tif")
+    assert pnp("deblur", blurred, "-o", sharp, *KERNEL).returncode == 0
+    before, after = (psnr_of(photo.pixels, read_image(path).pixels) for path in (blurred, sharp))
+    assert after > before + 4
+
+
+def test_deblur_json(pnp: Run, photo_file: Path, small_weights: Path) -> None:
+    blurred = make_blurred(pnp, photo_file)
+    result = pnp("deblur", blurred, "-o", photo_file.with_name("a.png"), *KERNEL, "-w", small_weights, "--json", "-q")
+    assert result.stderr == b""
+    (line,) = result.stdout.splitlines()
+    fields = json.loads(line)
+    assert fields["schema"] == 1
+    assert fields["ok"] is True
+    assert fields["plan"]["theorem"] in ("averaged-box", "contraction")
+    assert 0 < fields["plan"]["step"] < fields["plan"]["step_limit"]
+    assert fields["solution"]["converged"] is True
+    assert fields["solution"]["violations"] == []
+    assert fields["noise"] == pytest.approx(2.55, rel=0.3)
+
+
+def test_inadmissible_step_is_refused(pnp: Run, photo_file: Path, small_weights: Path) -> None:
+    blurred, out = make_blurred(pnp, photo_file), photo_file.with_name("out.png")
+    common = ("deblur", blurred, "-o", out, *KERNEL, "-w", small_weights, "--data-term", "least-squares", "--step", 2)
+    result = pnp(*common)
+    assert result.returncode == 3
+    assert "(0, 2) = (0, 2/L)" in one_sentence(result)
+    assert not out.exists()
+    assert pnp(*common, "--allow-unsafe", "--max-iter", 5).returncode == 0
+    assert out.exists()
+
+
+def test_uncertified_denoiser_is_refused(pnp: Run, photo_file: Path, tmp_path: Path) -> None:
+    network, file = small_network(), tmp_path / "unsafe.safetensors"
+    network.steps[0].step.fill_(4.0)  # type: ignore[index, union-attr]
+    weights.save(file, network)
+    blurred, out = make_blurred(pnp, photo_file), photo_file.with_name("out.png")
+    result = pnp("deblur", blurred, "-o", out, *KERNEL, "-w", file)
+    assert result.returncode == 3
+    assert "not certified averaged" in one_sentence(result)
+    assert not out.exists()
+    assert pnp("certify", file).returncode == 3
+
+
+def test_dry_run_and_strict(pnp: Run, photo_file: Path, small_weights: Path) -> None:
+    blurred, out = make_blurred(pnp, photo_file), photo_file.with_name("out.png")
+    result = pnp("deblur", blurred, "-o", out, *KERNEL, "-w", small_weights, "--dry-run")
+    assert result.returncode == 0
+    assert "theorem" in result.stderr.decode()
+    assert not out.exists()
+    result = pnp("deblur", blurred, "-o", out, *KERNEL, "-w", small_weights, "--max-iter", 3, "--strict")
+    assert result.returncode == 3
+    assert "iteration limit" in result.stderr.decode()
+
+
+def test_denoise_repeat_is_nonincreasing(pnp: Run, photo_file: Path, small_weights: Path) -> None:
+    result = pnp("denoise", photo_file, "-s", 20, "--repeat", 6, "-w", small_weights, "--ensemble", "--json")
+    assert result.returncode == 0, result.stderr
+    residuals = json.loads(result.stdout)["residuals"]
+    assert len(residuals) == 6
+    assert residuals == sorted(residuals, reverse=True)
+    assert "nonincreasing" in result.stderr.decode()
+    assert photo_file.with_name("photo.denoised.png").exists()
+
+
+def test_denoise_estimates_the_noise(pnp: Run, photo: Image, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noisy = photo.with_pixels(photo.pixels + rng.normal(0, 20 / 255, photo.pixels.shape), "float32")
+    write_image(noisy, tmp_path / "noisy.tif")
+    result = pnp("denoise", tmp_path / "noisy.tif", "-o", tmp_path / "clean.tif", "--json")
+    assert json.loads(result.stdout)["sigma"] == pytest.approx(20, rel=0.2)
+    restored = read_image(tmp_path / "clean.tif")
+    assert psnr_of(photo.pixels, restored.pixels) > psnr_of(photo.pixels, noisy.pixels) + 4
+
+
+@pytest.mark.parametrize("extra", [(), ("--fista",), ("--basis", "dct"), ("--basis", "haar", "--gamma", 0.001)])
+def test_ista(pnp: Run, photo: Image, photo_file: Path, extra: tuple[object, ...]) -> None:
+    blurred, out = make_blurred(pnp, photo_file), photo_file.with_name("out.png")
+    result = pnp("ista", blurred, "-o", out, *KERNEL, "--tol", 0.01, "--json", *extra)
+    assert result.returncode == 0, result.stderr
+    fields = json.loads(result.stdout)
+    assert fields["solution"]["converged"]
+    assert fields["solution"]["relative_gap"] <= 0.01
+    assert psnr_of(photo.pixels, read_image(out).pixels) > psnr_of(photo.pixels, read_image(blurred).pixels)
+
+
+def test_ista_step(pnp: Run, photo_file: Path) -> None:
+    for step, extra, code in ((1.99, (), 0), (2, (), 3), (1, ("--fista",), 0), (1.01, ("--fista",), 3)):
+        result = pnp("ista", photo_file, *KERNEL, "--step", step, "--dry-run", *extra)
+        assert result.returncode == code, step
+
+
+def test_blur_does_not_clip_float_outputs(pnp: Run, tmp_path: Path) -> None:
+    black = Image(np.zeros((32, 33, 3), np.float32))
+    write_image(black, tmp_path / "black.png")
+    for name in ("noisy.tif", "noisy.npy"):
+        assert pnp("blur", tmp_path / "black.png", "-o", tmp_path / name, "--disk", 1, "--noise", 10).returncode == 0
+        pixels = read_image(tmp_path / name).pixels
+        assert pixels.std() == pytest.approx(10 / 255, rel=0.05)
+        assert pixels.min() < -10 / 255
+    assert tifffile.imread(tmp_path / "noisy.tif").dtype == np.float32
+    again = tmp_path / "again.npy"
+    pnp("blur", tmp_path / "black.png", "-o", again, "--disk", 1, "--noise", 10)
+    assert again.read_bytes() == (tmp_path / "noisy.npy").read_bytes()
+
+
+def test_psnr(pnp: Run, photo: Image, photo_file: Path, tmp_path: Path) -> None:
+    other = photo.with_pixels(np.clip(photo.pixels + 0.1, 0, 1))
+    write_image(other, tmp_path / "other.tif")
+    expected = psnr_of(photo.pixels, read_image(tmp_path / "other.tif").pixels)
+    result = pnp("psnr", photo_file, tmp_path / "other.tif")
+    assert result.returncode == 0
+    assert float(result.stdout) == pytest.approx(expected, abs=1e-3)
+    peak = pnp("psnr", photo_file, tmp_path / "other.tif", "--peak", "reference-max", "--json")
+    gain = 20 * np.log10(photo.pixels.max())
+    assert json.loads(peak.stdout)["psnr"] == pytest.approx(expected + gain, abs=1e-3)
+    assert pnp("psnr", photo_file, tmp_path / "other.tif", "--min-psnr", expected - 1).returncode == 0
+    assert pnp("psnr", photo_file, tmp_path / "other.tif", "--min-psnr", expected + 1).returncode == 4
+    same = pnp("psnr", photo_file, photo_file, "--ssim")
+    assert same.stdout.decode().split() == ["inf", "1.00000"]
+
+
+def test_certify(pnp: Run, small_weights: Path) -> None:
+    result = pnp("certify", small_weights, "--json")
+    assert result.returncode == 0
+    fields = json.loads(result.stdout)
+    assert fields["averaged"] is True
+    assert all(0 <= layer["alpha"] < 1 for layer in fields["layers"])
+    table = pnp("certify", small_weights).stdout.decode()
+    assert "AVERAGED" in table
+    assert "steps.2" in table
+
+
+# ------------------------------------------------------------------------------------- pipes and files
+
+
+def test_pipes(pnp: Run, photo: Image, photo_file: Path, small_weights: Path) -> None:
+    blurred = pnp("blur", "-", "-o", "-", *KERNEL, "--format", "npy", stdin=photo_file.read_bytes())
+    assert blurred.returncode == 0
+    assert blurred.stdout[:6] == b"\x93NUMPY"
+    sharp = pnp("deblur", "-", "-o", "-", *KERNEL, "-w", small_weights, "--format", "png", stdin=blurred.stdout)
+    assert sharp.returncode == 0
+    result = read_image(sharp.stdout)
+    assert result.pixels.shape == photo.pixels.shape
+    assert psnr_of(photo.pixels, result.pixels) > 25
+
+
+def test_grey_stays_grey_and_alpha_is_kept(pnp: Run, photo: Image, tmp_path: Path, small_weights: Path) -> None:
+    write_image(Image(photo.pixels[:, :, :1]), tmp_path / "grey.png")
+    alpha = np.linspace(0, 1, photo.pixels[:, :, 0].size, dtype=np.float32).reshape(photo.size)
+    write_image(Image(photo.pixels, alpha=alpha), tmp_path / "alpha.png")
+    result = pnp("denoise", tmp_path / "*.png", "-o", tmp_path / "out/", "-w", small_weights, "-s", 10)
+    assert result.returncode == 0, result.stderr
+    assert read_image(tmp_path / "out/grey.png").pixels.shape[2] == 1
+    kept = read_image(tmp_path / "out/alpha.png").alpha
+    np.testing.assert_array_equal(kept, read_image(tmp_path / "alpha.png").alpha)
+
+
+def test_folders_and_existing_files(pnp: Run, photo: Image, tmp_path: Path, small_weights: Path) -> None:
+    for name in ("a.png", "sub/b.png"):
+        write_image(photo, tmp_path / "in" / name)
+    common = ("denoise", tmp_path / "in", "-r", "-o", tmp_path / "out", "-w", small_weights, "-s", 10)
+    assert pnp(*common).returncode == 0
+    assert sorted(p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*.png")) == [
+        Path("a.png"),
+        Path("sub/b.png"),
+    ]
+    before = (tmp_path / "out/a.png").stat().st_mtime_ns
+    refused = pnp(*common)
+    assert refused.returncode == 1
+    assert "--on-exists" in refused.stderr.decode()
+    assert pnp(*common, "--on-exists", "skip").returncode == 0
+    assert (tmp_path / "out/a.png").stat().st_mtime_ns == before
+    assert pnp(*common, "--on-exists", "overwrite").returncode == 0
+    assert (tmp_path / "out/a.png").stat().st_mtime_ns > before
+
+
+def test_one_bad_file_does_not_stop_the_others(pnp: Run, photo_file: Path, small_weights: Path) -> None:
+    bad, out = photo_file.with_name("bad.png"), photo_file.with_name("out")
+    bad.write_text("not a picture")
+    result = pnp("denoise", bad, photo_file, "-o", f"{out}/", "-w", small_weights, "-s", 10)
+    assert result.returncode == 1
+    assert "bad.png" in one_sentence(result)
+    assert [p.name for p in out.iterdir()] == ["photo.png"]
+    result = pnp("denoise", bad, photo_file, "-o", f"{out}2/", "-w", small_weights, "-s", 10, "--fail-fast")
+    assert result.returncode == 1
+    assert not Path(f"{out}2").exists()
+
+
+def test_the_input_is_never_replaced(pnp: Run, photo_file: Path, small_weights: Path) -> None:
+    content = photo_file.read_bytes()
+    result = pnp("denoise", photo_file, "-o", photo_file, "-w", small_weights, "-s", 10, "--on-exists", "overwrite")
+    assert result.returncode == 1
+    assert photo_file.read_bytes() == content
+
+
+# ------------------------------------------------------------------------------------------ bad input
+
+
+def zero_size(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def text(path: Path) -> None:
+    path.write_text("hello")
+
+
+def truncated(path: Path) -> None:
+    write_image(Image(np.random.default_rng(0).random((64, 64, 3), dtype=np.float32)), path)
+    path.write_bytes(path.read_bytes()[:600])
+
+
+def nan(path: Path) -> None:
+    tifffile.imwrite(path, np.full((8, 8), np.nan, np.float32))
+
+
+def missing(path: Path) -> None:
+    pass
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("command", ["denoise", "deblur", "ista", "blur", "psnr"])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (zero_size, "zero.png"),
+        (text, "text.png"),
+        (truncated, "cut.jpg"),
+        (nan, "nan.tif"),
+        (missing, "missing.png"),
+        (folder, "folder"),
+    ],
+)
+def test_bad_images(pnp: Run, tmp_path: Path, photo_file: Path, command: str, make, name: str) -> None:  # type: ignore[no-untyped-def]
+    bad, out = tmp_path / name, tmp_path / "out.png"
+    make(bad)
+    arguments = {"denoise": (), "psnr": ()}.get(command, ("--disk", 1))
+    result = pnp("psnr", photo_file, bad) if command == "psnr" else pnp(command, bad, "-o", out, *arguments)
+    assert result.returncode == 1
+    assert name in one_sentence(result)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--disk", 60), 1, "kernel is larger than"),
+        (("--disk", -1), 2, "disk"),
+        (("--motion", 0, 30), 2, "length"),
+        (("--kernel", "zeros.npy"), 1, "zeros.npy"),
+        (("--kernel", "negative.npy"), 1, "negative.npy"),
+        (("--kernel", "absent.npy"), 1, "absent.npy"),
+        ((), 2, "exactly one blur kernel"),
+        (("--disk", 1, "--gaussian", 1), 2, "exactly one blur kernel"),
+        (("--disk", 1, "--sigma", -1), 2, "--sigma"),
+        (("--disk", 1, "--sigma", 1e6), 2, "--sigma"),
+        (("--disk", 1, "--sigma", "much"), 2, "--sigma"),
+        (("--disk", 1, "--strength", "nan"), 2, "--strength"),
+        (("--disk", 1, "--ridge", -1), 2, "ridge"),
+        (("--disk", 1, "--tol", "nan"), 2, "tol"),
+        (("--disk", 1, "--envelope", 0), 2, "envelope"),
+        (("--disk", 1, "--data-term", "tv"), 2, "data term"),
+        (("--disk", 1, "--step", 1e9), 3, "admissible interval"),
+        (("--disk", 1, "--weights", "nonsense"), 1, "nonsense"),
+        (("--disk", 1, "--weights", "corrupt.safetensors"), 1, "corrupt.safetensors"),
+        (("--disk", 1, "--weights", "foreign.safetensors"), 1, "foreign.safetensors"),
+        (("--disk", 1, "--device", "tpu"), 2, "tpu"),
+        (("--disk", 1, "--reference", "absent.png"), 1, "absent.png"),
+        (("--disk", 1, "--on-exists", "maybe"), 2, "--on-exists"),
+        (("--disk", 1, "--format", "gif"), 2, "gif"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_bad_arguments(
+    pnp: Run, tmp_path: Path, photo_file: Path, arguments: tuple[object, ...], code: int, words: str
+) -> None:
+    from safetensors.numpy import save
+
+    np.save(tmp_path / "zeros.npy", np.zeros((3, 3)))
+    np.save(tmp_path / "negative.npy", -np.ones((3, 3)))
+    (tmp_path / "corrupt.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0garbage")
+    (tmp_path / "foreign.safetensors").write_bytes(save({"w": np.zeros(3, np.float32)}))
+    result = pnp("deblur", photo_file, "-o", tmp_path / "out.png", *arguments, cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert words in one_sentence(result)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_unwritable_outputs(pnp: Run, tmp_path: Path, photo_file: Path, small_weights: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "out.xyz", tmp_path / "file" / "out.png"):
+        result = pnp("denoise", photo_file, "-o", out, "-w", small_weights, "-s", 10)
+        assert result.returncode == 1
+        assert str(out) in one_sentence(result)
+
+
+def test_wrong_usage_is_2(pnp: Run) -> None:
+    for arguments in (
+        ("denoise",),
+        ("nonsense",),
+        ("denoise", "a.png", "--no-such-option"),
+        ("denoise", "a", "--repeat", 0),
+    ):
+        result = pnp(*arguments)
+        assert result.returncode == 2
+        assert b"Traceback" not in result.stderr
+
+
+# ------------------------------------------------------------------------------------------- training
+
+
+def test_training_from_nothing(pnp: Run, tmp_path: Path) -> None:
+    """No data at all: scikit-image's pictures; the result is certified and its log is JSON lines."""
+    out = tmp_path / "w.safetensors"
+    result = pnp("train-denoiser", "-o", out, "--steps", 3, "--batch", 2, "--crop", 16)
+    assert result.returncode == 0, result.stderr
+    assert pnp("certify", out).returncode == 0
+    (line,) = out.with_suffix(".log.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 3
+    again = pnp("train-denoiser", "-o", out, "--steps", 3)
+    assert again.returncode == 2
+    assert "exists already" in one_sentence(again)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_interrupted_training_resumes_bit_for_bit(pnp: Run, tmp_path: Path, photo_file: Path, number: int) -> None:
+    common = ["train-denoiser", photo_file.parent, "--steps", 60, "--batch", 2, "--crop", 16, "--preset", "dncnn"]
+    assert pnp(*common, "-o", tmp_path / "whole.safetensors").returncode == 0
+    command = Path(sys.executable).with_name("pnp")
+    out = tmp_path / "parts.safetensors"
+    arguments = [str(command), *map(str, common), "-o", str(out), "--checkpoint-every", "0"]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not out.with_suffix(".checkpoint").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert b"--resume" in stderr
+    assert not out.exists()
+    assert pnp(*common, "-o", out, "--resume").returncode == 0
+    whole, parts = (weights.load(tmp_path / f"{name}.safetensors").network.state_dict() for name in ("whole", "parts"))
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value.numpy(), parts[name].numpy())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("absent",), 1, "absent"),
+        (("empty",), 1, "empty"),
+        (("--val", "absent"), 1, "absent"),
+        (("--preset", "unet"), 2, "unet"),
+        (("--sigma", 5, 1), 2, "--sigma"),
+        (("--crop", 18), 2, "--crop"),
+        (("--crop", 4096), 1, "4096 pixels"),
+        (("-o", "w.pth"), 2, ".safetensors"),
+        (("--time-budget", -1), 2, "--time-budget"),
+        (("--learning-rate", "nan"), 2, "--learning-rate"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_bad_training_arguments(pnp: Run, tmp_path: Path, arguments: tuple[object, ...], code: int, words: str) -> None:
+    (tmp_path / "empty").mkdir()
+    result = pnp("train-denoiser", "-o", "w.safetensors", "--steps", 1, *arguments, cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert words in one_sentence(result)
+    assert [p.name for p in tmp_path.iterdir()] == ["empty"]

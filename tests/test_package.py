@@ -1,0 +1,76 @@
+"""The package: cheap imports, the API of the README, and a wheel that works outside the repository."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import pnp_cli
+
+from .conftest import Run
+
+ROOT = Path(__file__).parent.parent
+
+
+def modules_after(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(*sys.modules)"
+    return set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
+
+
+@pytest.mark.parametrize("code", ["import pnp_cli", "import pnp_cli.cli", "from pnp_cli import psnr, read_image"])
+def test_imports_without_torch(code: str) -> None:
+    assert "torch" not in modules_after(code)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["psnr", "PHOTO", "PHOTO", "--ssim"], ["deblur", "--help"]]
+)
+def test_commands_without_torch(arguments: list[str], photo_file: Path) -> None:
+    argv = ["pnp", *[str(photo_file) if a == "PHOTO" else a for a in arguments]]
+    code = f"sys.argv = {argv!r}\nfrom pnp_cli.cli import main\ntry:\n    main()\nexcept SystemExit: pass"
+    assert "torch" not in modules_after(code)
+
+
+def test_every_public_name_exists() -> None:
+    for name in pnp_cli.__all__:
+        assert getattr(pnp_cli, name) is not None
+
+
+def test_python_m(pnp: Run) -> None:
+    module = subprocess.run([sys.executable, "-m", "pnp_cli", "--version"], capture_output=True, check=True)
+    assert module.stdout == pnp("--version").stdout
+
+
+def test_help_lists_commands_and_exit_codes(pnp: Run) -> None:
+    text = pnp("--help").stdout.decode()
+    for word in ("denoise", "deblur", "ista", "blur", "psnr", "certify", "train-denoiser", "Exit codes"):
+        assert word in text
+
+
+def test_the_wheel_carries_the_weights(tmp_path: Path, photo_file: Path) -> None:
+    """Built offline from the sources; unpacked elsewhere it restores an image."""
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+        assert "pnp_cli/weights/huber.safetensors" in archive.namelist()
+        assert any(name.endswith("licenses/LICENSE") for name in archive.namelist())
+    code = f"""
+import sys
+sys.path.insert(0, {str(site)!r})
+import pnp_cli
+assert pnp_cli.__file__.startswith({str(site)!r}), pnp_cli.__file__
+sys.argv = ["pnp", "denoise", {str(photo_file)!r}, "-o", "out.png", "-s", "10"]
+from pnp_cli.cli import main
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (tmp_path / "out.png").exists(), result.stderr
