@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import torch
 from pnp_cli import weights
 from pnp_cli.images import Image, read_image, write_image
 
-from .helpers import small_network
+from .helpers import installed_command, small_network
 
 SAMPLES = Path(__file__).parent.parent / "sample_images"
 
@@ -53,14 +51,13 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pnp() -> Run:
     """Run the installed command; the result has bytes in stdout and stderr."""
-    command = Path(sys.executable).with_name("pnp.exe" if os.name == "nt" else "pnp")
-    assert command.exists(), "the package is not installed in this environment: pip install -e ."
+    command = installed_command()
 
     def run(
         *arguments: object, stdin: bytes | None = None, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [str(command), *map(str, arguments)],
+            [command, *map(str, arguments)],
             input=stdin or b"",
             capture_output=True,
             cwd=cwd,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,3 +37,10 @@ def psnr_of(reference: np.ndarray, test: np.ndarray) -> float:
     from skimage.metrics import peak_signal_noise_ratio
 
     return float(peak_signal_noise_ratio(reference.astype(float), test.astype(float), data_range=1.0))
+
+
+def installed_command() -> str:
+    """Path of `pnp` in the environment that runs the tests."""
+    command = shutil.which("pnp", path=str(Path(sys.executable).parent)) or shutil.which("pnp")
+    assert command, "the package is not installed in this environment: pip install '.[dev]'"
+    return command

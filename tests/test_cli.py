@@ -17,7 +17,7 @@ from pnp_cli import read_image, weights
 from pnp_cli.images import Image, write_image
 
 from .conftest import Run
-from .helpers import psnr_of, small_network
+from .helpers import installed_command, psnr_of, small_network
 
 KERNEL = ("--motion", 5, 20)
 
@@ -387,9 +387,8 @@ def test_training_from_nothing(pnp: Run, tmp_path: Path) -> None:
 def test_interrupted_training_resumes_bit_for_bit(pnp: Run, tmp_path: Path, photo_file: Path, number: int) -> None:
     common = ["train-denoiser", photo_file.parent, "--steps", 60, "--batch", 2, "--crop", 16, "--preset", "dncnn"]
     assert pnp(*common, "-o", tmp_path / "whole.safetensors").returncode == 0
-    command = Path(sys.executable).with_name("pnp")
     out = tmp_path / "parts.safetensors"
-    arguments = [str(command), *map(str, common), "-o", str(out), "--checkpoint-every", "0"]
+    arguments = [installed_command(), *map(str, common), "-o", str(out), "--checkpoint-every", "0"]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not out.with_suffix(".checkpoint").exists() and time.monotonic() < deadline:
