@@ -3,8 +3,9 @@
     python -m benchmarks.deblurring CBSD68 KERNELS --limit 10 --sigma 2.55 7.65
 
 KERNELS is a folder of .npy, .mat or .png kernels. Noise is Gaussian, not clipped; every method knows its
-level (0-255 scale), except scikit-image's unsupervised_wiener, which estimates it. PSNR has peak 1.0 over
-the full frame, SSIM as in `pnp psnr`.
+level (0-255 scale), except "wiener", scikit-image's unsupervised_wiener, which estimates it; "ista" is
+`pnp ista --fista`, "least-squares" is `pnp deblur --data-term least-squares`, "deblur" is `pnp deblur`.
+PSNR has peak 1.0 over the full frame, SSIM as in `pnp psnr`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Restored:
     converged: bool = True
 
 
+METHODS = ["blurred", "wiener", "ista", "least-squares", "deblur"]
 Method = Callable[[Tensor, Blur, np.ndarray, float], Restored]
 
 
@@ -94,18 +96,20 @@ def main() -> None:
     parser.add_argument("kernels", type=Path)
     parser.add_argument("--limit", type=int, default=10, help="the first so many images")
     parser.add_argument("--sigma", nargs="+", type=float, default=[2.55, 7.65], help="noise, 0-255 scale")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--weights", default="huber")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
 
     device = choose_device(arguments.device)
-    methods: dict[str, Method] = {
+    available: dict[str, Method] = {
         "blurred": blurred,
-        "unsupervised_wiener": wiener,
-        "pnp ista --fista": sparse,
-        "pnp deblur --data-term least-squares": plug_and_play(arguments.weights, device, data_term="least-squares"),
-        "pnp deblur": plug_and_play(arguments.weights, device),
+        "wiener": wiener,
+        "ista": sparse,
+        "least-squares": plug_and_play(arguments.weights, device, data_term="least-squares"),
+        "deblur": plug_and_play(arguments.weights, device),
     }
+    methods = {name: available[name] for name in arguments.methods}
     images = load_images(arguments.images, arguments.limit)
     files = sorted(p for p in arguments.kernels.iterdir() if p.suffix in (".npy", ".mat", ".png"))
     print(f"{len(images)} images of {arguments.images.name} x {len(files)} kernels; {describe_machine(device)}\n")

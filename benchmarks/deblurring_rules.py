@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pnp_cli import Blur, Settings, kernels, plan_deblurring, psnr, weights
 from pnp_cli.devices import choose_device
@@ -20,12 +21,19 @@ from pnp_cli.devices import choose_device
 from .common import describe_machine, load_images, print_table
 
 
+def middle(image: Tensor, side: int) -> Tensor:
+    """The middle `side` x `side` pixels."""
+    top, left = (max(0, (n - side) // 2) for n in image.shape[2:])
+    return image[:, :, top : top + side, left : left + side]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("kernels", type=Path)
-    parser.add_argument("--limit", type=int, default=8)
-    parser.add_argument("--every", type=int, default=12, help="take every so many-th image")
+    parser.add_argument("--limit", type=int, default=4)
+    parser.add_argument("--every", type=int, default=25, help="take every so many-th image")
+    parser.add_argument("--crop", type=int, default=256, help="side of the crop from the middle of each image")
     parser.add_argument("--sigma", nargs="+", type=float, default=[1, 2.55, 7.65, 15], help="noise, 0-255 scale")
     parser.add_argument("--h", nargs="+", type=float, default=[2, 5, 10, 20, 40], help="times 2.55/sigma; the envelope")
     parser.add_argument("--strength", nargs="+", type=float, default=[0.7, 1, 1.4, 2, 2.8], help="times sigma")
@@ -37,7 +45,7 @@ def main() -> None:
 
     device = choose_device(arguments.device)
     loaded = weights.load(arguments.weights, device)
-    images = load_images(arguments.images, arguments.limit, arguments.every)
+    images = [middle(x, arguments.crop) for x in load_images(arguments.images, arguments.limit, arguments.every)]
     files = sorted(p for p in arguments.kernels.iterdir() if p.suffix in (".npy", ".mat", ".png"))
     psfs = [kernels.from_file(file)[0] for file in files]
     print(f"{len(images)} images of {arguments.images.name}; {describe_machine(device)}")
