@@ -127,6 +127,7 @@ class RunningChecks:
     """Allowed error of one evaluation of T, in units of machine epsilon times ‖x‖."""
 
     def __init__(self, alpha: float, contraction: float | None = None, box: bool = True) -> None:
+        alpha = max(alpha, 1e-6)  # an averaged map is averaged with every larger constant, too
         self.kappa = (1 - alpha) / alpha
         self.contraction = contraction
         self.box = box
@@ -147,7 +148,8 @@ class RunningChecks:
         self.count += 1
         if previous is None:
             return
-        slack = self.ROUNDING * torch.finfo(x.dtype).eps * float(x.norm())
+        rounding = self.rounding(x)
+        slack = rounding * max(1.0, math.sqrt(self.kappa))
         old, new = float(previous.norm()), float(difference.norm())
         turn = float((previous - difference).norm())
         bent = math.sqrt(new**2 + self.kappa * turn**2)
@@ -156,11 +158,25 @@ class RunningChecks:
                 f"iteration {iteration}: the residual violates the inequality of averaged maps "
                 f"({bent:.4g} > {old:.4g}); the certificate or the code is wrong"
             )
-        elif self.contraction is not None and not new <= self.contraction * old + slack:
+        elif self.contraction is not None and not new <= self.contraction * old + rounding:
             self.violations.append(
                 f"iteration {iteration}: the residual shrank by {new / old:.6f} only, "
                 f"not by q = {self.contraction:.6f}; the certificate or the code is wrong"
             )
+
+    def rounding(self, x: Tensor) -> float:
+        """Error that floating-point arithmetic may make in one evaluation of T near x."""
+        return self.ROUNDING * torch.finfo(x.dtype).eps * float(x.norm())
+
+    def error_bound(self, difference: float, x: Tensor) -> float | None:
+        """Bound of ‖x − x*‖ from the last ‖d_k‖ for a contraction: (q‖d_k‖ + rounding)/(1 − q).
+
+        None if there is none, or if it says less than the box does.
+        """
+        if self.contraction is None:
+            return None
+        bound = (self.contraction * difference + self.rounding(x)) / (1 - self.contraction)
+        return bound if not self.box or bound < math.sqrt(x.numel()) else None
 
     def a_priori_bound(self, entries: int) -> float | None:
         """Bound of ‖d_k‖ after the iterations seen: √(entries/(κ·count)), if the iterates stay in the box."""

@@ -119,6 +119,11 @@ class EulerNetwork(Denoiser):
             for scale in architecture.scales
         )
 
+    @property
+    def euler_steps(self) -> list[EulerStep]:
+        """The steps φ_1, …, φ_m."""
+        return [step for step in self.steps if isinstance(step, EulerStep)]
+
     @torch.no_grad()
     def initialise(self) -> None:
         """Start from a DCT frame: translation-invariant shrinkage before any training.
@@ -127,8 +132,7 @@ class EulerNetwork(Denoiser):
         (2 %, from torch's global generator) breaks the symmetry between the steps.
         """
         a, m = self.architecture, len(self.steps)
-        for step in self.steps:
-            assert isinstance(step, EulerStep)
+        for step in self.euler_steps:
             step.weight.copy_(self._frame(step.scale) / a.kernel_size)  # a tight frame: norm 1
             spread = step.weight.std()
             step.weight.add_(0.02 * spread * torch.randn_like(step.weight))

@@ -51,6 +51,7 @@ class LeastSquares:
         self.lipschitz = operator.lipschitz + ridge
         self.strong_convexity = operator.strong_convexity + ridge
         self._back = operator.adjoint(y)
+        self._back_spectrum = operator.adjoint_spectrum(y)
 
     def value(self, x: Tensor) -> float:
         """f(x), summed over the batch."""
@@ -67,7 +68,7 @@ class LeastSquares:
 
     def prox(self, v: Tensor, h: float) -> Tensor:
         """prox_{hf}(v) = argmin_z f(z) + ‖z − v‖²/(2h) = (I + h(KᵀK + ridge))⁻¹(v + hKᵀy), h > 0."""
-        return self.operator.solve(v + h * self._back, h, self.ridge)
+        return self.operator.prox(v, self._back_spectrum, h, self.ridge)
 
 
 class MoreauEnvelope:

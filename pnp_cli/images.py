@@ -38,6 +38,13 @@ FORMATS = {
 FLOAT_FORMATS = ("TIFF", "NPY")
 """Formats that hold float samples, and 16-bit ones of any number of channels."""
 
+MAX_SIDE = {"JPEG": 65500, "WEBP": 16383}
+"""Longest side that a format holds, where that is less than anyone has."""
+
+DESCRIPTIVE_TAGS = {270, 271, 272, 305, 306, 315, 33432, 34665, 34853}
+"""Tags of a TIFF that describe the picture and not the layout of its file: description, camera, software,
+date, artist, copyright, EXIF and GPS."""
+
 MAX_FLOAT = 4.0
 """Float images beyond ±4 are surely not on the [0, 1] scale (8- or 16-bit counts in a float file)."""
 
@@ -105,8 +112,6 @@ def read_image(source: str | Path | bytes, name: str | None = None) -> Image:
         raise InputError(f"{name}: not a readable image ({_first_line(error)})") from error
     if 0 in image.pixels.shape:
         raise InputError(f"{name}: the image has no pixels")
-    if not np.isfinite(image.pixels).all():
-        raise InputError(f"{name}: the image contains NaN or infinite values; replace them first")
     return image
 
 
@@ -142,19 +147,25 @@ def _read_pillow(data: bytes, name: str) -> Image:
         raise InputError(f"{name}: not an image file of a known format") from error
     except (Pillow.DecompressionBombWarning, Pillow.DecompressionBombError) as error:
         raise InputError(f"{name}: the image is too large to be decoded safely") from error
-    if getattr(picture, "n_frames", 1) > 1:
-        raise InputError(f"{name}: has several pages or frames; split it into single images first")
-
     notes: list[str] = []
+    if getattr(picture, "n_frames", 1) > 1:
+        if picture.format != "MPO":
+            raise InputError(f"{name}: has several pages or frames; split it into single images first")
+        notes.append("the first picture of the file")  # cameras append a preview to their JPEGs
     metadata = {k: picture.info[k] for k in ("icc_profile", "dpi") if picture.info.get(k)}
     exif = picture.getexif()
     if exif.get(0x0112, 1) != 1:
         picture = ImageOps.exif_transpose(picture)
         exif = picture.getexif()
         notes.append("EXIF orientation applied")
+    if picture.format == "TIFF":  # its EXIF holds the layout of the file as well
+        for tag in set(exif) - DESCRIPTIVE_TAGS:
+            del exif[tag]
     if len(exif):
         metadata["exif"] = exif.tobytes()
 
+    if "transparency" in picture.info and picture.mode in ("L", "RGB"):
+        picture = picture.convert(picture.mode + "A")
     mode = picture.mode
     if mode in ("I;16", "I;16B", "I;16L", "I;16N"):
         array = np.asarray(picture).astype(np.float32) / 65535
@@ -186,10 +197,14 @@ def _read_deep_tiff(data: bytes, name: str) -> Image | None:
         page = tiff.pages.first
         if page.dtype is None or page.dtype.itemsize == 1:
             return None
+        if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
+            space = tifffile.PHOTOMETRIC(page.photometric).name
+            raise InputError(f"{name}: is a deep TIFF in the colour space {space}; convert it to RGB or grey first")
         array = tiff.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
-    return _from_array(array, name)
+        profile = page.tags.get("InterColorProfile")
+    return replace(_from_array(array, name), metadata={"icc_profile": profile.value} if profile else {})
 
 
 def _from_array(array: npt.NDArray[Any], name: str) -> Image:
@@ -208,10 +223,12 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image:
         depth, white = "uint16", 65535.0
     elif array.dtype.kind == "f":
         depth, white = "float32", 1.0
-        if array.size and np.nanmax(np.abs(array)) > MAX_FLOAT:
+        if not np.isfinite(array).all():
+            raise InputError(f"{name}: the image contains NaN or infinite values; replace them first")
+        largest = np.abs(array).max(initial=0)
+        if largest > MAX_FLOAT:
             raise InputError(
-                f"{name}: float values reach {np.nanmax(np.abs(array)):.4g}, but white must be 1.0; "
-                "divide by the white level first"
+                f"{name}: float values reach {largest:.4g}, but white must be 1.0; divide by the white level first"
             )
     else:
         raise InputError(f"{name}: samples of type {array.dtype} are not supported; use uint8, uint16 or float")
@@ -249,6 +266,17 @@ def natural_suffix(image: Image) -> str:
     return ".tif" if deep else ".png"
 
 
+def require_format(image: Image, file_format: str, name: str = "output") -> None:
+    """Raise `InputError` if `encode_image` would, so that nobody works in vain."""
+    deep_grey_png = file_format == "PNG" and image.pixels.shape[2] == 1 and image.alpha is None
+    if image.depth == "uint16" and file_format not in FLOAT_FORMATS and not deep_grey_png:
+        raise InputError(f"{name}: {file_format} cannot hold 16-bit samples of this image; write a .tif")
+    if image.alpha is not None and file_format in ("JPEG", "BMP"):
+        raise InputError(f"{name}: {file_format} cannot hold the transparency of this image; write a .png")
+    if max(image.size) > MAX_SIDE.get(file_format, max(image.size)):
+        raise InputError(f"{name}: {file_format} cannot hold images of this size; write a .png or .tif")
+
+
 def encode_image(image: Image, file_format: str, name: str = "output") -> bytes:
     """Bytes of an image file.
 
@@ -260,12 +288,10 @@ def encode_image(image: Image, file_format: str, name: str = "output") -> bytes:
     InputError
         If the format cannot hold the image without loss that was not asked for.
     """
+    require_format(image, file_format, name)
     planes = image.pixels
     if image.alpha is not None:
         planes = np.concatenate([planes, image.alpha[:, :, None]], axis=2)
-    deep_enough = file_format in FLOAT_FORMATS or (file_format == "PNG" and planes.shape[2] == 1)
-    if image.depth == "uint16" and not deep_enough:
-        raise InputError(f"{name}: {file_format} cannot hold 16-bit samples of this image; write a .tif")
     depth = image.depth
     if depth == "float32" and file_format not in FLOAT_FORMATS:
         depth = "uint8"
@@ -297,11 +323,12 @@ def _encode_pillow(samples: npt.NDArray[Any], file_format: str, image: Image, bu
     from PIL import Image as Pillow
 
     picture = Pillow.fromarray(np.ascontiguousarray(samples))
-    if image.alpha is not None and file_format in ("JPEG", "BMP"):
-        raise InputError(f"{name}: {file_format} cannot hold the transparency of this image; write a .png")
     lossless: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "TIFF": {"compression": "tiff_adobe_deflate"}}
     options = {"quality": 95} if file_format == "JPEG" else lossless.get(file_format, {})
-    picture.save(buffer, format=file_format, **options, **image.metadata)
+    try:
+        picture.save(buffer, format=file_format, **options, **image.metadata)
+    except (ValueError, OSError) as error:  # metadata that the format has no room for
+        raise InputError(f"{name}: cannot be written as {file_format} ({_first_line(error)})") from error
 
 
 def write_image(image: Image, path: str | Path, file_format: str | None = None) -> None:

@@ -92,9 +92,8 @@ def disk(radius: float) -> Kernel:
     centre = np.arange(-reach, reach + 1)
     x = centre[:, None] + (np.arange(samples) + 0.5) / samples - 0.5
     chord = np.sqrt(np.clip(radius**2 - x**2, 0, None))  # half the height of the disk at x
-    low = np.maximum(centre[:, None, None] - 0.5, -chord)
-    high = np.minimum(centre[:, None, None] + 0.5, chord)
-    kernel = np.clip(high - low, 0, None).mean(axis=2)
+    rows = [np.minimum(y + 0.5, chord) - np.maximum(y - 0.5, -chord) for y in centre]
+    kernel = np.stack([np.clip(row, 0, None).mean(axis=1) for row in rows])
     kernel = (kernel + kernel.T) / 2
     return kernel / kernel.sum()
 
@@ -142,9 +141,9 @@ def normalise(values: npt.ArrayLike, name: str = "kernel") -> tuple[Kernel, tupl
     InputError
         If it is not a two-dimensional array of finite numbers with a positive sum.
     """
-    array = np.squeeze(np.asarray(values))
-    if array.ndim == 1:
-        array = array[None, :]
+    array = np.atleast_2d(np.asarray(values))
+    if array.ndim > 2:
+        array = np.squeeze(array)
     if array.ndim != 2 or array.dtype.kind not in "biuf" or array.size == 0:
         raise InputError(f"{name}: a kernel is a two-dimensional array of numbers, not {array.dtype} {array.shape}")
     kernel = array.astype(np.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +18,7 @@ def add_gaussian_noise(pixels: npt.NDArray[np.float32], sigma: float, seed: int)
 
 
 def estimate_noise(pixels: npt.NDArray[np.float32]) -> float:
-    """Standard deviation of Gaussian noise in an image (H, W, C), [0, 1] scale, mean over channels.
+    """Standard deviation of Gaussian noise in an image (H, W, C), [0, 1] scale: mean over the channels that vary.
 
     Median absolute deviation of the finest wavelet coefficients (Donoho & Johnstone 1994), by
     scikit-image. Fine texture counts as noise; blurred images give accurate values.
@@ -25,5 +27,9 @@ def estimate_noise(pixels: npt.NDArray[np.float32]) -> float:
 
     if min(pixels.shape[:2]) < 2:
         return 0.0
-    value = estimate_sigma(pixels.astype(np.float64), channel_axis=2, average_sigmas=True)
-    return float(value) if np.isfinite(value) else 0.0
+    varying = [plane for plane in np.moveaxis(pixels.astype(np.float64), 2, 0) if np.ptp(plane) > 0]
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # no detail coefficients at all: the median of nothing
+        levels = [float(estimate_sigma(plane)) for plane in varying]
+    levels = [level for level in levels if np.isfinite(level)]
+    return sum(levels) / len(levels) if levels else 0.0

@@ -111,7 +111,5 @@ def fixed_point(
             status = Status.CONVERGED
             break
     bound = checks.a_priori_bound(x.numel()) if checks else None
-    error = None
-    if checks and checks.contraction is not None and records and not records[-1].warm:
-        error = checks.contraction * records[-1].residual / (1 - checks.contraction)
+    error = checks.error_bound(records[-1].residual, x) if checks and not records[-1].warm else None
     return Solution(x, status, tuple(records), tuple(checks.violations) if checks else (), bound, error)

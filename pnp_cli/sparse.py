@@ -37,13 +37,11 @@ class SparseRecord:
 
 @dataclass(frozen=True)
 class SparseSolution:
-    """Result: `value` (B, C, H, W), how it ended, and the records; `step` is α, `limit` its interval's end."""
+    """Result: `value` (B, C, H, W), how it ended, and the records."""
 
     value: Tensor
     status: Status
     records: tuple[SparseRecord, ...]
-    step: float
-    limit: float
 
     @property
     def converged(self) -> bool:
@@ -58,7 +56,7 @@ class SparseProblem:
         self.fidelity, self.transform, self.gamma = fidelity, transform, gamma
 
     def measure(self, x: Tensor) -> tuple[float, float]:
-        """Objective and duality gap at x, in float64.
+        """Objective and duality gap at x; give float64 images, single precision hides small gaps.
 
         With the misfit r = Kx − y scaled to the dual-feasible u = s·r, s = min(1, γ/‖ΨKᵀr‖_∞), the gap
         ½‖r‖² + γ‖Ψx‖₁ + ½‖u‖² + ⟨u, y⟩ bounds F(x) − min F from above.
@@ -67,10 +65,9 @@ class SparseProblem:
         r = k.forward(x) - f.y
         correlation = float(self.transform.forward(k.adjoint(r)).abs().max())
         s = min(1.0, self.gamma / correlation) if correlation > 0 else 1.0
-        r64, y64 = r.double(), f.y.double()
-        rr = float(r64.square().sum())
-        objective = rr / 2 + self.gamma * float(self.transform.forward(x).double().abs().sum())
-        gap = objective + s * s * rr / 2 + s * float((r64 * y64).sum())
+        rr = float(r.square().sum())
+        objective = rr / 2 + self.gamma * float(self.transform.forward(x).abs().sum())
+        gap = objective + s * s * rr / 2 + s * float((r * f.y).sum())
         return objective, max(gap, 0.0)
 
 
@@ -140,4 +137,4 @@ def ista(
         if record.relative_gap <= tol:
             status = Status.CONVERGED
             break
-    return SparseSolution(x, status, tuple(records), alpha, sparse_limit(f.lipschitz, accelerated))
+    return SparseSolution(x, status, tuple(records))

@@ -1,7 +1,7 @@
-"""Training of a denoiser: averaged by parametrisation at every step, certified when exported.
+"""Training of a denoiser: averaged up to the error of a norm estimate, and certified when exported.
 
 While it trains, the convolution of an Euler step is W/ν(W), ν a differentiable power-iteration estimate of
-the norm, and its τ is 2·sigmoid(raw) < 2. The estimate is a lower bound, so `export` ends with the rigorous
+the norm, and its τ is 2·sigmoid(raw) < 2. The estimate is a lower bound, so `export` computes the rigorous
 bound of `certificate` and shortens τ where needed. All randomness comes from one generator and all state
 is in the checkpoint, so a resumed run repeats an uninterrupted one bit for bit (same machine and threads;
 with a time budget the learning rate follows the clock and runs differ).
@@ -33,7 +33,7 @@ from .denoisers import (
     architecture_to_dict,
     build,
 )
-from .errors import InputError, WeightsError
+from .errors import DivergenceError, InputError, WeightsError
 from .images import write_bytes
 from .layers import EulerStep
 from .metrics import psnr
@@ -56,9 +56,9 @@ class TrainingConfig:
     steps: int | None = None
     time_budget: float | None = None
     """Seconds of training; the cosine schedule ends with whichever of `steps` and this comes first."""
-    batch: int = 16
-    crop: int = 48
-    learning_rate: float = 3e-3
+    batch: int = 10
+    crop: int = 64
+    learning_rate: float = 4e-3
     final_rate: float = 0.02
     """Learning rate at the end, as a fraction of `learning_rate`."""
     clip: float = 1.0
@@ -75,7 +75,7 @@ class TrainingRecord:
     progress: float
     learning_rate: float
     loss: float
-    psnr: dict[int, float] | None = None
+    psnr: dict[float, float] | None = None
 
     def as_json(self) -> str:
         """One line of the training log."""
@@ -113,9 +113,10 @@ class UnitNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Normalise (C_out, C_in, k, k); the power iteration advances in training mode only."""
-        if self.training:
-            self._iterate(weight.detach())
-        return weight / self._convolve(weight, self.u).norm()
+        with torch.autocast(weight.device.type, enabled=False):
+            if self.training:
+                self._iterate(weight.detach())
+            return weight / self._convolve(weight, self.u).norm()
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Scale the free parameter to rows of unit norm, so that the optimiser's step suits it."""
@@ -135,7 +136,7 @@ class StepBelowTwo(nn.Module):
 
 
 def constrain(network: Denoiser, generator: torch.Generator) -> None:
-    """Parametrise every Euler step so that it is averaged throughout training; nothing else changes."""
+    """Parametrise every Euler step so that τ‖A‖² stays below 2, up to the error of ν; nothing else changes."""
     for module in network.modules():
         if isinstance(module, EulerStep):
             parametrize.register_parametrization(module, "weight", UnitNorm(module.weight.detach(), generator))
@@ -152,8 +153,7 @@ def export(network: Denoiser) -> Denoiser:
         value: Tensor = functools.reduce(getattr, name.split("."), network)  # type: ignore[assignment]
         parameter.copy_(value)
     if isinstance(plain, EulerNetwork):
-        for step in plain.steps:
-            assert isinstance(step, EulerStep)
+        for step in plain.euler_steps:
             layer = certify_layer(step, "")
             if layer.alpha > ALPHA_LIMIT:
                 step.step.fill_(2 * ALPHA_LIMIT / layer.norm_upper**2)
@@ -167,10 +167,11 @@ def export(network: Denoiser) -> Denoiser:
 @torch.no_grad()
 def validate(
     network: nn.Module, images: Sequence[Tensor], sigmas: Sequence[float] = VALIDATION_SIGMAS, seed: int = 0
-) -> dict[int, float]:
+) -> dict[float, float]:
     """Mean PSNR in dB (peak 1.0) of a denoiser over images, at noise levels on the 0-255 scale.
 
-    The noise of image i at each level comes from seed + i, so every call sees the same noise.
+    Images are uint8 tensors (C, H, W). The noise of image i at each level comes from seed + i, so that every
+    call sees the same noise.
     """
     device = next(network.parameters()).device
     result = {}
@@ -182,7 +183,7 @@ def validate(
             noisy = clean + sigma / 255 * torch.randn(clean.shape, generator=generator)
             restored = network(noisy.to(device), sigma / 255).cpu()
             total += psnr(clean.numpy(), restored.numpy())
-        result[int(sigma)] = total / len(images)
+        result[sigma] = total / len(images)
     return result
 
 
@@ -220,11 +221,19 @@ class Trainer:
         return min(max(by_steps, by_time), 1.0)
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[TrainingRecord]:
-        """Train to the end of the schedule, one record per step; `stop` is asked before each step."""
+        """Train to the end of the schedule, one record per step; `stop` is asked before each step.
+
+        Raises
+        ------
+        DivergenceError
+            If the loss is no longer a finite number; the last checkpoint is still good.
+        """
         while self.progress < 1 and not stop():
             start = time.perf_counter()
             rate = self._learning_rate()
             loss = self._train_step(rate)
+            if not math.isfinite(loss):
+                raise DivergenceError(f"the training diverged at step {self.step + 1}; resume with a smaller rate")
             self.step += 1
             self.elapsed += time.perf_counter() - start
             yield TrainingRecord(self.step, self.elapsed, self.progress, rate, loss)

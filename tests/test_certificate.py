@@ -116,6 +116,11 @@ def test_step_at_or_past_the_limit_is_not_certified() -> None:
     assert not certify(network).averaged
 
 
+def test_ensemble_has_the_certificate_of_its_network() -> None:
+    network = small_network()
+    assert certify(Ensemble(network)) == certify(network)
+
+
 def test_unconstrained_network_is_not_certified() -> None:
     certificate = certify(build(DnCNNArchitecture()))
     assert not certificate.averaged

@@ -116,7 +116,7 @@ def test_denoise_repeat_is_nonincreasing(pnp: Run, photo_file: Path, small_weigh
     residuals = json.loads(result.stdout)["residuals"]
     assert len(residuals) == 6
     assert residuals == sorted(residuals, reverse=True)
-    assert "nonincreasing" in result.stderr.decode()
+    assert "the residuals are nonincreasing" in result.stderr.decode()
     assert photo_file.with_name("photo.denoised.png").exists()
 
 
@@ -199,7 +199,10 @@ def test_pipes(pnp: Run, photo: Image, photo_file: Path, small_weights: Path) ->
     assert sharp.returncode == 0
     result = read_image(sharp.stdout)
     assert result.pixels.shape == photo.pixels.shape
-    assert psnr_of(photo.pixels, result.pixels) > 25
+    assert psnr_of(photo.pixels, result.pixels) > psnr_of(photo.pixels, read_image(blurred.stdout).pixels) + 1
+    both = pnp("blur", "-", *KERNEL, "--json", stdin=photo_file.read_bytes())
+    assert both.returncode == 2
+    assert both.stdout == b""
 
 
 def test_grey_stays_grey_and_alpha_is_kept(pnp: Run, photo: Image, tmp_path: Path, small_weights: Path) -> None:
@@ -249,6 +252,38 @@ def test_the_input_is_never_replaced(pnp: Run, photo_file: Path, small_weights: 
     result = pnp("denoise", photo_file, "-o", photo_file, "-w", small_weights, "-s", 10, "--on-exists", "overwrite")
     assert result.returncode == 1
     assert photo_file.read_bytes() == content
+    other = photo_file.with_name("other") / "photo.png"
+    other.parent.mkdir()
+    other.write_bytes(b"not yet read")
+    folder = f"{other.parent}/"
+    result = pnp("blur", photo_file, other, "-o", folder, "--disk", 1, "--on-exists", "overwrite")
+    assert result.returncode == 1
+    assert other.read_bytes() == b"not yet read"
+
+
+def test_ridge_and_box(pnp: Run, photo_file: Path, small_weights: Path) -> None:
+    blurred, out = make_blurred(pnp, photo_file), photo_file.with_name("out.npy")
+    common = ("deblur", blurred, "-o", out, *KERNEL, "-w", small_weights, "--json", "--on-exists", "overwrite")
+    fields = json.loads(pnp(*common, "--ridge", 0.1).stdout)
+    assert fields["plan"]["theorem"] == "contraction"
+    assert 0 < fields["plan"]["contraction"] < 1
+    assert fields["solution"]["error_bound"] > 0
+    assert json.loads(pnp(*common, "--no-box").stdout)["plan"]["theorem"] == "averaged"
+
+
+def test_a_large_envelope_keeps_the_checks_silent(pnp: Run, photo_file: Path, small_weights: Path) -> None:
+    """Single precision must not accuse an honest certificate."""
+    blurred = make_blurred(pnp, photo_file)
+    common = ("deblur", blurred, *KERNEL, "-w", small_weights, "--envelope", 1e5, "--max-iter", 120, "--tol", 0)
+    result = pnp(*common, "--json", "-o", photo_file.with_name("out.png"))
+    assert json.loads(result.stdout)["solution"]["violations"] == []
+
+
+def test_reference_of_another_size_is_refused_first(pnp: Run, photo: Image, photo_file: Path, tmp_path: Path) -> None:
+    write_image(photo.with_pixels(photo.pixels[1:]), tmp_path / "other.png")
+    result = pnp("deblur", photo_file, *KERNEL, "--dry-run", "--reference", tmp_path / "other.png")
+    assert result.returncode == 1
+    assert "other.png: the reference is" in one_sentence(result)
 
 
 # ------------------------------------------------------------------------------------------ bad input

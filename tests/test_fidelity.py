@@ -61,11 +61,19 @@ def test_prox_minimises(ridge: float) -> None:
 
 
 def test_moreau_identity() -> None:
-    """prox_{hf} + h prox_{f*/h}(./h) = id, with the conjugate's prox from its own optimality condition."""
+    """prox_{hf}(v) + h prox_{f*/h}(v/h) = v, the conjugate's prox by a dense solve.
+
+    f(x) = ½xᵀHx − bᵀx + c has f*(p) = ½(p + b)ᵀH⁻¹(p + b) − c, whose prox solves (H⁻¹/h + I)p = v/h − H⁻¹b/h.
+    """
     f, v, h = term(0.3), image(), 4.0
     assert isinstance(f, LeastSquares)
-    p = (v - f.prox(v, h)) / h  # = prox_{f*/h}(v/h) if p minimises f*(p) + h/2 |p - v/h|^2, so v - hp in df*(p)
-    torch.testing.assert_close(f.gradient(v - h * p), p)
+    n = SIZE[0] * SIZE[1]
+    basis = torch.eye(n, dtype=torch.float64).reshape(n, 1, *SIZE).repeat(1, 2, 1, 1)
+    b = -f.gradient(torch.zeros_like(v))
+    inverse = torch.linalg.inv((f.gradient(basis) + b)[:, 0].reshape(n, n).T)
+    right = (v / h).reshape(2, n).T - inverse @ b.reshape(2, n).T / h
+    p = torch.linalg.solve(inverse / h + torch.eye(n, dtype=torch.float64), right).T.reshape(v.shape)
+    torch.testing.assert_close(f.prox(v, h) + h * p, v)
 
 
 def test_envelope_lies_below_and_touches_at_the_minimum() -> None:
@@ -74,8 +82,20 @@ def test_envelope_lies_below_and_touches_at_the_minimum() -> None:
     envelope = MoreauEnvelope(base, 5.0)
     x = image()
     assert envelope.value(x) < base.value(x)
-    minimiser = base.operator.solve(base.operator.adjoint(base.y) * 1e9, 1e9, base.ridge)
+    minimiser = base.prox(x, 1e9)
     assert envelope.value(minimiser) == pytest.approx(base.value(minimiser), rel=1e-9)
+
+
+def test_single_precision_does_not_lose_accuracy_with_h() -> None:
+    """The rounding error of prox_{hf} grows with √h at most; a formula that adds hKᵀy to v loses a factor h."""
+    blurs = [Blur(kernels.motion(9, 20), (48, 48), dtype=dtype) for dtype in (torch.float32, torch.float64)]
+    truth = torch.rand(1, 1, 48, 48, dtype=torch.float64)
+    y = blurs[1].forward(truth) + 0.01 * torch.randn_like(truth)
+    single, double = (LeastSquares(b, y.to(t)) for b, t in zip(blurs, (torch.float32, torch.float64), strict=True))
+    for h in (10.0, 1e3, 1e5):
+        exact = double.prox(truth, h)
+        error = float((single.prox(truth.float(), h).double() - exact).norm() / truth.norm())
+        assert error < 1e-6 * h**0.5, h
 
 
 def test_firm_nonexpansiveness_of_the_prox() -> None:

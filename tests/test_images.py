@@ -93,6 +93,49 @@ def test_other_modes_are_converted_and_said(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(np.squeeze(image.pixels), expected)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "1", "P", "CMYK", "YCbCr"])
+def test_tiff_to_tiff(tmp_path: Path, mode: str) -> None:
+    """The layout tags of the file that was read must not reach the file that is written."""
+    picture = Pillow.fromarray(levels((8, 9, 4), 255).astype(np.uint8)).convert(mode)
+    picture.save(tmp_path / "in.tif", description="a description")
+    image = read_image(tmp_path / "in.tif")
+    write_image(image, tmp_path / "out.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "out.tif").pixels, image.pixels)
+    with Pillow.open(tmp_path / "out.tif") as back:
+        assert back.tag_v2[270] == "a description"
+
+
+def test_transparent_colour_and_camera_previews(tmp_path: Path) -> None:
+    samples = levels((5, 6, 3), 255).astype(np.uint8)
+    Pillow.fromarray(samples).save(tmp_path / "key.png", transparency=tuple(int(v) for v in samples[2, 3]))
+    alpha = read_image(tmp_path / "key.png").alpha
+    assert alpha is not None
+    assert alpha[2, 3] == 0
+    assert alpha.max() == 1
+    first, second = (Pillow.fromarray(levels((16, 16, 3), 255).astype(np.uint8)) for _ in range(2))
+    first.save(tmp_path / "camera.jpg", format="MPO", save_all=True, append_images=[second])
+    image = read_image(tmp_path / "camera.jpg")
+    assert "first picture" in image.notes[0]
+
+
+def test_deep_tiff_keeps_its_profile_and_refuses_other_colour_spaces(tmp_path: Path) -> None:
+    deep = levels((4, 5, 4), 65535).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "in.tif", deep[:, :, :3], photometric="rgb", iccprofile=b"profile")
+    write_image(read_image(tmp_path / "in.tif"), tmp_path / "out.tif")
+    with tifffile.TiffFile(tmp_path / "out.tif") as back:
+        assert back.pages.first.tags["InterColorProfile"].value == b"profile"
+    tifffile.imwrite(tmp_path / "cmyk.tif", deep, photometric="separated")
+    with pytest.raises(InputError, match="SEPARATED"):
+        read_image(tmp_path / "cmyk.tif")
+
+
+def test_what_a_format_cannot_hold(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="of this size"):
+        encode_image(Image(np.zeros((1, 20_000, 1), np.float32)), "WEBP")
+    with pytest.raises(InputError, match="cannot be written as JPEG"):
+        encode_image(Image(np.zeros((4, 4, 3), np.float32), metadata={"exif": b"x" * 70_000}), "JPEG")
+
+
 def test_files_of_other_writers(tmp_path: Path) -> None:
     deep = levels((4, 5, 3), 65535).astype(np.uint16)
     tifffile.imwrite(tmp_path / "planar.tif", np.moveaxis(deep, 2, 0), planarconfig="separate", photometric="rgb")
@@ -127,7 +170,8 @@ BAD = {
     "truncated.jpg": (jpeg()[:700], "not a readable image"),
     "truncated.png": (encode_image(Image(RNG.random((64, 64, 3), dtype=np.float32)), "PNG")[:3000], "not a readable"),
     "deep.png": (png_16_bit_colour(), "16-bit colour PNG.*TIFF"),
-    "nan.npy": (npy(np.full((3, 3, 1), np.nan)), "NaN"),
+    "nan.npy": (npy(np.full((3, 3, 1), np.nan)), "the image contains NaN"),
+    "infinite.npy": (npy(np.full((3, 3, 1), np.inf)), "the image contains NaN or inf"),
     "counts.npy": (npy(np.full((3, 3, 1), 200.0)), "white must be 1.0"),
     "zero.npy": (npy(np.zeros((0, 3, 3))), "no pixels"),
     "many.npy": (npy(np.zeros((3, 3, 7))), "1 to 4 channels"),

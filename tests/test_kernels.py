@@ -96,6 +96,14 @@ def test_kernel_files_agree(tmp_path: Path) -> None:
         np.testing.assert_allclose(kernel, ARRAY / ARRAY.sum(), atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(9, 1), (1, 9), (1, 1), (4, 3)])
+def test_orientation_is_kept(tmp_path: Path, shape: tuple[int, int]) -> None:
+    values = np.arange(1.0, 1 + shape[0] * shape[1]).reshape(shape)
+    np.save(tmp_path / "k.npy", values)
+    np.testing.assert_allclose(kernels.from_file(tmp_path / "k.npy")[0], values / values.sum())
+    assert kernels.normalise(values[None, :, :, None])[0].shape == shape or 1 in shape
+
+
 def test_negative_entries_are_clipped_and_said() -> None:
     kernel, notes = kernels.normalise([[-0.01, 1.0, 1.0]])
     np.testing.assert_allclose(kernel, [[0, 0.5, 0.5]])

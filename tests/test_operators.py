@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.signal import fftconvolve
+from torch import Tensor
 
-from pnp_cli import InputError, kernels
+from pnp_cli import InputError, UsageError, kernels
 from pnp_cli.operators import Blur
 
 from .helpers import relative_dot_test
@@ -55,11 +57,42 @@ def test_it_is_convolution_not_correlation(kernel: np.ndarray) -> None:
     np.testing.assert_allclose(got[0, 0].numpy(), expected, atol=1e-12)
 
 
-def test_solve_inverts_the_regularised_normal_operator() -> None:
-    blur = Blur(ASYMMETRIC, (9, 14), dtype=torch.float64)
-    v = torch.randn(1, 3, 9, 14, dtype=torch.float64)
-    z = blur.solve(v, 3.7, ridge=0.2)
-    torch.testing.assert_close(z + 3.7 * (blur.normal(z) + 0.2 * z), v)
+class Crop:
+    """A boundary that restricts: the scene goes on by three pixels on every side."""
+
+    name = "crop"
+    is_identity = False
+
+    def canvas(self, size: tuple[int, int], kernel_size: tuple[int, int]) -> tuple[int, int]:
+        return size[0] + 6, size[1] + 6
+
+    def restrict(self, x: Tensor) -> Tensor:
+        return x[:, :, 3:-3, 3:-3]
+
+    def extend(self, y: Tensor) -> Tensor:
+        return F.pad(y, (3, 3, 3, 3))
+
+
+def test_another_boundary() -> None:
+    """K = restrict ∘ convolution: exact adjoint, bounds of the singular values, no closed-form prox."""
+    blur = Blur(ASYMMETRIC, (5, 4), Crop(), dtype=torch.float64)
+    relative_dot_test(blur.forward, blur.adjoint, torch.empty(1, 2, 11, 10))
+    basis = torch.eye(110, dtype=torch.float64).reshape(110, 1, 11, 10)
+    singular = np.linalg.svd(blur.forward(basis).reshape(110, 20).numpy(), compute_uv=False)
+    assert blur.strong_convexity == 0
+    assert singular[0] ** 2 <= blur.lipschitz
+    torch.testing.assert_close(blur.normal(basis), blur.adjoint(blur.forward(basis)))
+    y = torch.rand(1, 1, 5, 4, dtype=torch.float64)
+    with pytest.raises(UsageError, match="crop boundary"):
+        blur.prox(blur.adjoint(y), blur.adjoint_spectrum(y), 1.0)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (37, 51)])
+@pytest.mark.parametrize(
+    "kernel", [kernels.disk(3), kernels.gaussian(2), kernels.motion(10, 45), kernels.motion(7.3, 11)]
+)
+def test_a_blur_has_exactly_norm_1(kernel: np.ndarray, size: tuple[int, int]) -> None:
+    assert Blur(kernel, size).lipschitz == 1.0
 
 
 def test_kernel_larger_than_the_image() -> None:

@@ -33,7 +33,8 @@ def test_imports_without_torch(code: str) -> None:
 )
 def test_commands_without_torch(arguments: list[str], photo_file: Path) -> None:
     argv = ["pnp", *[str(photo_file) if a == "PHOTO" else a for a in arguments]]
-    code = f"sys.argv = {argv!r}\nfrom pnp_cli.cli import main\ntry:\n    main()\nexcept SystemExit: pass"
+    run = "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
+    code = f"sys.argv = {argv!r}\nfrom pnp_cli.cli import main\n{run}"
     assert "torch" not in modules_after(code)
 
 

@@ -91,6 +91,7 @@ def test_validation_is_repeatable_and_takes_grey_levels_apart(pictures: list[Ten
     first = validate(network, pictures, sigmas=(5, 50))
     assert first == validate(network, pictures, sigmas=(5, 50))
     assert first[5] > first[50]
+    assert set(validate(network, pictures, sigmas=(2.3, 2.7))) == {2.3, 2.7}
 
 
 def test_checkpoints_of_something_else(tmp_path: Path, pictures: list[Tensor]) -> None:

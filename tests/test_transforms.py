@@ -39,7 +39,7 @@ def test_haar_of_a_known_image() -> None:
     torch.testing.assert_close(c.abs(), torch.tensor([[[[4.0, 2.0]]]]) / 2**0.5)
 
 
-@pytest.mark.parametrize("basis", ["bior2.2", "nonsense", "mexh", ""])
+@pytest.mark.parametrize("basis", ["bior2.2", "nonsense", "mexh", "dmey", ""])
 def test_unusable_bases(basis: str) -> None:
     with pytest.raises(UsageError):
         make_transform(basis)

@@ -60,7 +60,7 @@ def test_load_recomputes_what_the_header_claims(tmp_path: Path) -> None:
     network.steps[0].step.fill_(5.0)  # type: ignore[index, union-attr]
     weights.save(doctored, network)
     claims = header_of(honest)
-    rewrite(doctored, averaged=claims["averaged"], certificate=claims["certificate"])
+    rewrite(doctored, certificate=claims["certificate"])
     loaded = weights.load(doctored)
     assert not loaded.certificate.averaged
     assert "steps.0" in loaded.certificate.reason
@@ -148,5 +148,5 @@ def test_shipped_files() -> None:
     for name, path in paths.items():
         loaded = weights.load(name)
         assert loaded.certificate.averaged == (name != "dncnn")
-        assert json.loads(header_of(path)["averaged"]) == (name != "dncnn")
+        assert json.loads(header_of(path)["certificate"])["averaged"] == (name != "dncnn")
         assert {"data", "sigma", "seed", "steps", "seconds"} <= set(loaded.training)

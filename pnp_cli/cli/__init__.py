@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from ..errors import ConditionError, PnpError, UsageError
+from ..errors import PnpError
 from . import blur, certify, deblur, denoise, ista, psnr, train
+from .files import exit_code
 
 EPILOG = (
     "Exit codes: 0 all good; 1 some file failed; 2 wrong usage; 3 a convergence condition is violated, or not "
@@ -58,6 +60,9 @@ def _root(
 
 def main() -> None:
     """Entry point of the `pnp` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Greek letters is no reason to fail
     try:
         app()
     except PnpError as error:
@@ -66,10 +71,3 @@ def main() -> None:
     except KeyboardInterrupt:
         print("pnp: interrupted", file=sys.stderr)
         sys.exit(130)
-
-
-def exit_code(error: PnpError) -> int:
-    """Exit code of an error that ends the whole command."""
-    if isinstance(error, ConditionError):
-        return 3
-    return 2 if isinstance(error, UsageError) else 1

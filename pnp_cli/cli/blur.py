@@ -59,5 +59,6 @@ def blur(
         fields = {"kernel": description, "noise": level, "seed": seed}
         return Outcome(result.with_pixels(pixels), fields, unclipped=True)
 
-    files = FileOptions("blur", output, "blurred", file_format, recursive, on_exists, fail_fast, json, quiet)
+    protected = (kernel,) if kernel else ()
+    files = FileOptions("blur", output, "blurred", file_format, recursive, on_exists, fail_fast, json, quiet, protected)
     raise typer.Exit(run_batch(inputs, files, work))

@@ -19,7 +19,9 @@ def certify(
             show_default=False,
         ),
     ],
-    grid: Annotated[int, typer.Option("--grid", min=8, help="Frequencies per axis; more is tighter and slower.")] = 64,
+    grid: Annotated[
+        int, typer.Option("--grid", min=16, max=512, help="Frequencies per axis; more is tighter and slower.")
+    ] = 64,
     json: o.Json = False,
 ) -> None:
     """Bound the norm of every layer for every image size, and the averaged constant of the network.

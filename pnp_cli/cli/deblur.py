@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import DivergenceError, InputError, UsageError
+from ..images import Image
 from . import options as o
 from .console import progress, say
 from .files import FileOptions, Outcome, run_batch
@@ -90,7 +91,7 @@ def deblur(
 
     from .. import report
     from ..devices import choose_device, describe_device
-    from ..images import Image, read_image
+    from ..images import read_image
     from ..metrics import psnr
     from ..noise import estimate_noise
     from ..operators import Blur
@@ -122,6 +123,8 @@ def deblur(
     operators: dict[tuple[int, int], Blur] = {}
 
     def work(image: Image, name: str) -> Outcome:
+        if truth is not None and truth.pixels.shape != image.pixels.shape:
+            raise InputError(f"{reference}: the reference is {_shape(truth)}, but {name} is {_shape(image)}")
         if image.size not in operators:
             operators.clear()
             operators[image.size] = Blur(psf, image.size, device=place)
@@ -150,6 +153,10 @@ def deblur(
             solution = plan.run(lambda r, _: show(r.iteration, f"iteration {r.iteration}, residual {r.relative:.1e}"))
         for line in report.solution_lines(solution, plan.settings, warm):
             say(line, quiet)
+        for violation in solution.violations[:5]:
+            say(f"{name}: VIOLATION {violation}")
+        if strict and not solution.converged:
+            say(f"{name}: not converged, as --strict asks for; raise --max-iter or --tol")
         fields["solution"] = report.solution_dict(solution, warm)
         if solution.status is Status.DIVERGED:
             raise DivergenceError(
@@ -157,17 +164,18 @@ def deblur(
             )
         result = from_tensor(solution.value, image)
         if truth is not None:
-            if truth.pixels.shape != image.pixels.shape:
-                raise InputError(f"{reference}: the reference is {_shape(truth)}, but {name} is {_shape(image)}")
             fields["psnr_input"], fields["psnr"] = (psnr(truth.pixels, p.pixels) for p in (image, result))
             say(f"psnr        {fields['psnr_input']:.2f} dB before, {fields['psnr']:.2f} dB after (peak 1.0)", quiet)
         bad = bool(solution.violations) or (strict and not solution.converged)
         return Outcome(result, fields, 3 if bad else 0)
 
-    files = FileOptions("deblur", output, "deblurred", file_format, recursive, on_exists, fail_fast, json, quiet)
+    protected = tuple(path for path in (reference, kernel) if path)
+    files = FileOptions(
+        "deblur", output, "deblurred", file_format, recursive, on_exists, fail_fast, json, quiet, protected
+    )
     raise typer.Exit(run_batch(inputs, files, work))
 
 
-def _shape(image: object) -> str:
-    height, width, channels = image.pixels.shape  # type: ignore[attr-defined]
+def _shape(image: Image) -> str:
+    height, width, channels = image.pixels.shape
     return f"{width}x{height} with {channels} channels"

@@ -61,6 +61,8 @@ def ista(
         if line:
             say(line, quiet)
 
+    import torch
+
     from .. import report
     from ..devices import choose_device
     from ..fidelity import LeastSquares
@@ -77,8 +79,8 @@ def ista(
     place = choose_device(device)
 
     def work(image: Image, name: str) -> Outcome:
-        y = to_tensor(image, place)
-        fidelity = LeastSquares(Blur(psf, image.size, device=place), y)
+        y = to_tensor(image, place, torch.float64)  # single precision would hide small duality gaps
+        fidelity = LeastSquares(Blur(psf, image.size, device=place, dtype=y.dtype), y)
         alpha = step if step is not None else 1 / fidelity.lipschitz
         limit = sparse_limit(fidelity.lipschitz, fista)
         noise = level if level is not None else 255 * estimate_noise(image.pixels)
@@ -121,7 +123,10 @@ def ista(
             say(line, quiet)
         fields["solution"] = report.sparse_dict(solution)
         code = 3 if strict and not solution.converged else 0
+        if code:
+            say(f"{name}: not converged, as --strict asks for; raise --max-iter or --tol")
         return Outcome(from_tensor(solution.value, image), fields, code)
 
-    files = FileOptions("ista", output, "ista", file_format, recursive, on_exists, fail_fast, json, quiet)
+    protected = (kernel,) if kernel else ()
+    files = FileOptions("ista", output, "ista", file_format, recursive, on_exists, fail_fast, json, quiet, protected)
     raise typer.Exit(run_batch(inputs, files, work))

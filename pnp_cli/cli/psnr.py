@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Annotated
 
@@ -33,6 +34,8 @@ def psnr(
 
     Example: pnp psnr truth.png result.png --min-psnr 30
     """
+    if min_psnr is not None and math.isnan(min_psnr):
+        raise UsageError("--min-psnr must be a number of dB")
     if peak not in ("range", "reference-max"):
         raise UsageError(f"--peak must be range or reference-max, not '{peak}'")
 
@@ -45,9 +48,7 @@ def psnr(
     failed = False
     for source in find_sources(tests):
         try:
-            if source.path is None:
-                raise UsageError("psnr reads files, not standard input")
-            image = read_image(source.path)
+            image = source.read()
             if image.pixels.shape != truth.pixels.shape:
                 a, b = image.pixels.shape, truth.pixels.shape
                 raise InputError(f"{source.name}: is {a[1]}x{a[0]}x{a[2]}, but the reference is {b[1]}x{b[0]}x{b[2]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
 from collections import deque
 from dataclasses import replace
@@ -73,9 +74,10 @@ def train_denoiser(
     quiet: o.Quiet = False,
     device: o.Device = "auto",
 ) -> None:
-    """Train a denoiser; averaged networks stay averaged throughout and are certified when written.
+    """Train a denoiser; averaged networks are certified when written.
 
-    Ctrl-C (or SIGTERM) writes a checkpoint; --resume goes on from it, bit for bit.
+    Ctrl-C (or SIGTERM) writes a checkpoint; --resume goes on from it, bit for bit with --steps (with
+    --time-budget the schedule follows the clock).
 
     Example: pnp train-denoiser photos/ -o mine.safetensors --val more/ --time-budget 60
     """
@@ -99,10 +101,11 @@ def train_denoiser(
     if time_budget is not None and not 0 < time_budget < float("inf"):
         raise UsageError(f"--time-budget must be a positive number of minutes, not {time_budget:g}")
     checkpoint, log_file = output.with_suffix(".checkpoint"), output.with_suffix(".log.jsonl")
-    if output.exists() and not (resume and checkpoint.exists()):
-        raise UsageError(f"{output}: exists already; choose another -o")
-    if checkpoint.exists() and not resume:
-        raise UsageError(f"{checkpoint}: is there from an earlier run; --resume it, delete it, or choose another -o")
+    if not (resume and checkpoint.exists()):
+        for path in (output, checkpoint, log_file):
+            if path.exists():
+                hint = "--resume it or choose another -o" if path == checkpoint else "choose another -o"
+                raise UsageError(f"{path}: exists already; {hint}")
 
     folders = data or []
     images = load_folders(folders) if folders else bundled_images()
@@ -124,7 +127,9 @@ def train_denoiser(
         say(f"resumed at step {trainer.step}, {trainer.elapsed / 60:.1f} minutes", quiet)
         if changed:
             say(f"{checkpoint}: was made with other settings ({', '.join(changed)}); those given now apply", quiet)
-    say(f"{preset} on {len(images)} images, {describe_device(place)}", quiet)
+    used = len(trainer.crops.images)
+    left_out = f" ({len(images) - used} smaller than a crop left out)" if used < len(images) else ""
+    say(f"{preset} on {used} images{left_out}, {describe_device(place)}", quiet)
 
     with _SignalFlag() as interrupted, _TrainingLog(log_file, trainer.step, quiet) as log:
         with progress(preset, 1.0, quiet) as show:
@@ -150,7 +155,7 @@ def train_denoiser(
     facts = {
         "preset": preset,
         "data": [folder.resolve().name for folder in folders] or ["scikit-image"],
-        "images": len(images),
+        "images": used,
         "sigma": list(sigma),
         "seed": seed,
         "steps": trainer.step,
@@ -185,14 +190,14 @@ class _SignalFlag:
 
 
 class _TrainingLog:
-    """JSON lines in a file and, when there is a validation, a line for people.
+    """JSON lines in a file, and lines for people: all of them in a log, those with scores on a terminal.
 
     Lines of an earlier run up to `step` are kept, so that the log of a resumed run reads as one.
     """
 
     def __init__(self, path: Path, step: int, quiet: bool) -> None:
-        kept = path.read_text(encoding="utf-8").splitlines(keepends=True) if step and path.exists() else []
         try:
+            kept = path.read_text(encoding="utf-8").splitlines(keepends=True) if step and path.exists() else []
             kept = [line for line in kept if json.loads(line)["step"] <= step]
             path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = path.open("w", encoding="utf-8", buffering=1)
@@ -221,13 +226,13 @@ class _TrainingLog:
         self._record = record
         self._losses.append(record.loss)
 
-    def write(self, psnr: dict[int, float] | None = None) -> None:
+    def write(self, psnr: dict[float, float] | None = None) -> None:
         """Write the last step, its loss smoothed; with validation scores also for people."""
         if self._record is None:
             return
         record = replace(self._record, loss=self.loss, psnr=psnr)
         print(record.as_json(), file=self._stream)
-        if psnr is not None:
-            scores = "  ".join(f"{sigma}: {value:.2f}" for sigma, value in psnr.items())
-            words = f"step {record.step}  {record.elapsed / 60:.1f} min  loss {record.loss:.5f}"
-            say(f"{words}  PSNR at sigma {scores}", self._quiet)
+        scores = "".join(f"  {sigma:g}: {value:.2f}" for sigma, value in (psnr or {}).items())
+        words = f"step {record.step}  {record.elapsed / 60:.1f} min  loss {record.loss:.5f}"
+        if scores or not sys.stderr.isatty():
+            say(words + ("  PSNR at sigma" + scores if scores else ""), self._quiet)
