@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 
 from pnp_cli import Ensemble, weights
+from pnp_cli.data import load_folders
 from pnp_cli.devices import choose_device
 from pnp_cli.training import validate
 
-from .common import describe_machine, load_images, print_table
+from .common import describe_machine, print_table
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     device = choose_device(arguments.device)
-    images = [image[0] for image in load_images(arguments.folder, arguments.limit)]
+    images = load_folders([arguments.folder])[: arguments.limit]
     print(f"{len(images)} images of {arguments.folder.name}; {describe_machine(device)}\n")
     rows = []
     for name in arguments.weights:

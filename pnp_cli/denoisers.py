@@ -128,8 +128,9 @@ class EulerNetwork(Denoiser):
     def initialise(self) -> None:
         """Start from a DCT frame: translation-invariant shrinkage before any training.
 
-        A ReLU step gets the rows ±a in pairs, the nearest it has to an odd activation. A little noise
-        (2 %, from torch's global generator) breaks the symmetry between the steps.
+        A ReLU step gets the rows ±a in pairs, the nearest it has to an odd activation, and a short step, because
+        it smooths what a Huber step would keep. A little noise (2 %, from torch's global generator) breaks the
+        symmetry between the steps.
         """
         a, m = self.architecture, len(self.steps)
         for step in self.euler_steps:
@@ -139,6 +140,8 @@ class EulerNetwork(Denoiser):
             if isinstance(step.activation, HuberMixture):
                 # m steps of thresholds ~ σ/√m together shrink like one of about σ.
                 step.activation.log_threshold.add_(math.log(1.2 / (a.kernel_size * math.sqrt(m))))
+            else:
+                step.step.fill_(1 / m)
 
     def _frame(self, scale: int) -> Tensor:
         a = self.architecture
