@@ -142,8 +142,10 @@ def normalise(values: npt.ArrayLike, name: str = "kernel") -> tuple[Kernel, tupl
         If it is not a two-dimensional array of finite numbers with a positive sum.
     """
     array = np.atleast_2d(np.asarray(values))
-    if array.ndim > 2:
-        array = np.squeeze(array)
+    while array.ndim > 2 and array.shape[-1] == 1:
+        array = array[..., 0]
+    while array.ndim > 2 and array.shape[0] == 1:
+        array = array[0]
     if array.ndim != 2 or array.dtype.kind not in "biuf" or array.size == 0:
         raise InputError(f"{name}: a kernel is a two-dimensional array of numbers, not {array.dtype} {array.shape}")
     kernel = array.astype(np.float64)

@@ -68,8 +68,8 @@ class HuberMixture(nn.Module):
         height = (weight[:, 1:] * threshold)[..., None, None]
         inverse = (1 / threshold)[..., None, None]  # both (B, J, F, 1, 1)
         out = t * weight[:, 0, :, None, None]
-        for j in range(self.TERMS):  # clip(t, −λ, λ) = λ·hardtanh(t/λ)
-            out = torch.addcmul(out, F.hardtanh(t * inverse[:, j]), height[:, j])
+        for j in range(self.TERMS):  # clip(t, −λ, λ) = λ·hardtanh(t/λ); new memory costs more than arithmetic
+            out.addcmul_(F.hardtanh(t * inverse[:, j], inplace=True), height[:, j])
         return out
 
 
