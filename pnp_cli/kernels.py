@@ -144,8 +144,6 @@ def normalise(values: npt.ArrayLike, name: str = "kernel") -> tuple[Kernel, tupl
     array = np.atleast_2d(np.asarray(values))
     while array.ndim > 2 and array.shape[-1] == 1:
         array = array[..., 0]
-    while array.ndim > 2 and array.shape[0] == 1:
-        array = array[0]
     if array.ndim != 2 or array.dtype.kind not in "biuf" or array.size == 0:
         raise InputError(f"{name}: a kernel is a two-dimensional array of numbers, not {array.dtype} {array.shape}")
     kernel = array.astype(np.float64)

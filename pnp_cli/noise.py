@@ -30,7 +30,7 @@ def estimate_noise(pixels: npt.NDArray[np.float32]) -> float:
     planes = np.moveaxis(pixels.astype(np.float64), 2, 0)
     varying = [plane for plane in planes if np.ptp(plane) > 0]
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # no detail coefficients at all: the median of nothing
-        levels = [float(estimate_sigma(plane[:, :, None], channel_axis=2)[0]) for plane in varying]
+        warnings.simplefilter("ignore")  # narrow planes that look like colours; no coefficients to take a median of
+        levels = [float(estimate_sigma(plane)) for plane in varying]
     levels = [level for level in levels if np.isfinite(level)]
     return sum(levels) / len(levels) if levels else 0.0

@@ -102,7 +102,6 @@ def test_orientation_is_kept(tmp_path: Path, shape: tuple[int, int]) -> None:
     np.save(tmp_path / "k.npy", values)
     np.testing.assert_allclose(kernels.from_file(tmp_path / "k.npy")[0], values / values.sum())
     assert kernels.normalise(values[:, :, None])[0].shape == shape
-    assert kernels.normalise(values[None, None])[0].shape == shape
 
 
 def test_negative_entries_are_clipped_and_said() -> None:
