@@ -92,13 +92,16 @@ LEAST_SQUARES_STEP = 1.9
 
 def rule_envelope(noise: float) -> float:
     """h for a noise level; fitted on blurred images of the BSDS500 validation set."""
-    return 25.0 / (255 * max(noise, MIN_NOISE))
+    return 0.1 / max(noise, MIN_NOISE)
 
 
 def rule_strength(noise: float, h: float) -> float:
-    """Denoiser strength for a noise level and data weight h; fitted likewise."""
+    """Denoiser strength for a noise level and a data weight h; fitted likewise.
+
+    Along strength² ∝ h the fixed points have about the same quality.
+    """
     level = 255 * max(noise, MIN_NOISE)
-    return 3.0 * (level / 2.55) ** 0.63 * math.sqrt(h / (25.0 / level)) / 255
+    return 2.35 * level**0.41 / 255 * math.sqrt(h / rule_envelope(noise))
 
 
 class PlugAndPlayMap:

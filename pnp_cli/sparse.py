@@ -22,7 +22,7 @@ def soft_threshold(t: Tensor, threshold: float) -> Tensor:
 
 def rule_gamma(noise: float) -> float:
     """γ for a noise level ([0, 1] scale); fitted on blurred images of the BSDS500 validation set."""
-    return max(noise, MIN_NOISE) ** 2 / 0.05
+    return max(noise, MIN_NOISE) ** 2 / 0.08
 
 
 @dataclass(frozen=True)
