@@ -3,7 +3,7 @@ from . import kernels as kernels
 from . import weights as weights
 from .certificate import Certificate as Certificate
 from .certificate import certify as certify
-from .denoisers import PRESETS as PRESETS
+from .presets import PRESETS as PRESETS
 from .denoisers import Ensemble as Ensemble
 from .errors import ConditionError as ConditionError
 from .errors import InputError as InputError

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .conditioned import Conditioned, ConditionedNetwork
 from .denoisers import Ensemble, EulerNetwork
 from .layers import EulerStep
 
@@ -162,7 +163,9 @@ def certify(network: nn.Module, *, grid: int = 64, lower: bool = False) -> Certi
 
     Parameters
     ----------
-    network : a network of `denoisers`; an `Ensemble` is as averaged as the network in it.
+    network : a network of `denoisers` or `conditioned`. An `Ensemble` is as averaged as the network in it. The
+        certificate of a `ConditionedNetwork` covers the network as it is called (the plain one) and every operator
+        that its `condition` returns, whatever the reference.
     grid : frequencies per axis of the norm bound; more where a kernel needs it.
     lower : also compute the power-iteration lower bounds (slower; only informative).
 
@@ -170,17 +173,31 @@ def certify(network: nn.Module, *, grid: int = 64, lower: bool = False) -> Certi
     -------
     Certificate
         `averaged` is true only if the network is a composition of Euler steps between isometries and
-        every step has 0 ≤ τ‖A‖²/2 < 1; the constant of the composition is `alpha`.
+        every step has 0 ≤ τ‖A‖²/2 < 1; `alpha` is the constant of the composition, the largest if there are two.
     """
     if isinstance(network, Ensemble):
         return certify(network.denoiser, grid=grid, lower=lower)
-    if not isinstance(network, EulerNetwork):
+    compositions: list[dict[str, EulerStep]] = []
+    if isinstance(network, ConditionedNetwork):
+        compositions.append(_named(network.plain.euler_steps, "plain.steps"))
+    if isinstance(network, EulerNetwork | ConditionedNetwork | Conditioned):
+        compositions.append(_named(network.euler_steps, "steps"))
+    if not compositions:
         return Certificate(False, 1.0, "the architecture is unconstrained: nothing bounds its Lipschitz constant")
     if not all(torch.isfinite(p).all() for p in network.parameters()):
         return Certificate(False, 1.0, "the weights are not finite")
-    steps = enumerate(network.euler_steps)
-    layers = tuple(certify_layer(step, f"steps.{i}", grid=grid, lower=lower) for i, step in steps)
+    certified = [
+        [certify_layer(step, name, grid=grid, lower=lower) for name, step in steps.items()] for steps in compositions
+    ]
+    layers = tuple(layer for composition in certified for layer in composition)
     failed = [layer.name for layer in layers if not layer.alpha < 1]
     if failed:
         return Certificate(False, 1.0, f"the step is not below 2/‖A‖² in {', '.join(failed)}", layers)
-    return Certificate(True, compose(layer.alpha for layer in layers), "every step satisfies 0 ≤ τ < 2/‖A‖²", layers)
+    # An operator averaged with some constant is averaged with every larger one, so the largest holds for all.
+    alpha = max(compose(layer.alpha for layer in composition) for composition in certified)
+    reference = "" if isinstance(network, EulerNetwork) else ", for every fixed reference"
+    return Certificate(True, alpha, f"every step satisfies 0 ≤ τ < 2/‖A‖²{reference}", layers)
+
+
+def _named(steps: Iterable[EulerStep], prefix: str) -> dict[str, EulerStep]:
+    return {f"{prefix}.{i}": step for i, step in enumerate(steps)}

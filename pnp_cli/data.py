@@ -51,14 +51,21 @@ def _to_uint8(pixels: np.ndarray) -> Tensor:
     return samples.permute(2, 0, 1).expand(3, -1, -1).contiguous()
 
 
+def to_grey(image: Tensor) -> Tensor:
+    """Luma (ITU-R 601-2) of a uint8 image (3, H, W), rounded to 8 bits: (1, H, W)."""
+    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    return (image.float() * weights).sum(0, keepdim=True).round().to(torch.uint8)
+
+
 class RandomCrops:
     """Endless random crops with flips and transpositions, reproducible from one generator.
 
     Parameters
     ----------
-    images : uint8 tensors (3, H, W), each at least `size` on both sides.
+    images : uint8 tensors (3, H, W); those smaller than `size` on a side are left out.
     size : side of the square crops.
     generator : its state is the whole state of the stream.
+    channels : 3, or 1 for crops in grey (ITU-R 601-2 luma).
 
     Raises
     ------
@@ -66,15 +73,19 @@ class RandomCrops:
         If no image is as large as a crop.
     """
 
-    def __init__(self, images: Sequence[Tensor], size: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, images: Sequence[Tensor], size: int, generator: torch.Generator, channels: int = 3
+    ) -> None:
         self.images = [image for image in images if min(image.shape[1:]) >= size]
+        if channels == 1:
+            self.images = [to_grey(image) for image in self.images]
         if not self.images:
             raise InputError(f"no training image is {size} pixels or more on both sides; use a smaller crop")
         self.size = size
         self.generator = generator
 
     def batch(self, count: int) -> Tensor:
-        """`count` crops, float32 (count, 3, size, size) in [0, 1]."""
+        """`count` crops, float32 (count, channels, size, size) in [0, 1]."""
         crops = []
         for _ in range(count):
             image = self.images[self._integer(len(self.images))]

@@ -11,7 +11,7 @@ the same shape. `sigma` is the noise level on the same [0, 1] scale: a number, o
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -19,7 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import ACTIVATIONS, SIGMA_UNIT, ActivationName, EulerStep, HuberMixture, dct_colour_frame
+from .layers import SIGMA_UNIT, BiasedReLU, EulerStep, HuberMixture, dct_colour_frame
+
+ActivationName = Literal["relu", "huber"]
+ACTIVATIONS: dict[ActivationName, type[BiasedReLU] | type[HuberMixture]] = {"relu": BiasedReLU, "huber": HuberMixture}
+"""Activations of an `EulerNetwork` by name; each is made with the number of filters."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,21 @@ class EulerArchitecture:
     filters: int
     activation: ActivationName
     width: int = 3
-    """Channels after the zero-padding lift; 3 is no lift."""
+    """Channels after the zero-padding lift; as many as the image has is no lift."""
     kernel_size: int = 3
+    image_channels: int = 3
+    """1 for a network of grey images, 3 for one of colour images."""
     family: Literal["euler"] = "euler"
 
     def __post_init__(self) -> None:
-        _require_positive(*self.scales, self.filters, self.width, self.kernel_size)
-        if not self.scales or self.width < 3 or self.kernel_size % 2 == 0 or self.activation not in ACTIVATIONS:
+        require_positive(*self.scales, self.filters, self.width, self.kernel_size)
+        if (
+            not self.scales
+            or self.image_channels not in (1, 3)
+            or self.width < self.image_channels
+            or self.kernel_size % 2 == 0
+            or self.activation not in ACTIVATIONS
+        ):
             raise ValueError(f"no such architecture: {self}")
 
 
@@ -49,35 +61,26 @@ class DnCNNArchitecture:
     family: Literal["dncnn"] = "dncnn"
 
     def __post_init__(self) -> None:
-        _require_positive(self.depth, self.width)
+        require_positive(self.depth, self.width)
 
 
-def _require_positive(*values: Any) -> None:
-    """Refuse what is not a positive integer; descriptions come from files."""
+def require_positive(*values: Any) -> None:
+    """Refuse what is not a positive integer, with a ValueError; descriptions come from files."""
     if not all(isinstance(value, int) and 0 < value < 2**16 for value in values):
         raise ValueError(f"the architecture has sizes that are not positive integers: {values}")
-
-
-Architecture = EulerArchitecture | DnCNNArchitecture
-
-PRESETS: dict[str, Architecture] = {
-    "huber": EulerArchitecture(scales=(2, 4) * 6, filters=80, activation="huber"),
-    "euler": EulerArchitecture(scales=(1,) * 6, filters=64, activation="relu", width=64),
-    "dncnn": DnCNNArchitecture(),
-}
-"""`huber` is the default; `euler` is the lecture's network; `dncnn` is unconstrained and uncertified."""
 
 
 class Denoiser(nn.Module):
     """Base of the networks: fits any size and channel count to the body, by isometries only.
 
     Sizes are zero-padded to a multiple of `multiple` at the bottom and right and cropped again (the
-    adjoint). A grey image x enters as (x, x, x)/√3 and leaves by the adjoint; both keep averagedness.
+    adjoint). A network of colour images takes a grey image x as (x, x, x)/√3 and returns it by the adjoint; a
+    network of grey images takes the channels of a colour image one by one. All of it keeps averagedness.
     """
 
     multiple: int = 1
     image_channels: int = 3
-    architecture: Architecture
+    architecture: Any  # the dataclass it was built from
 
     def initialise(self) -> None:
         """Set the weights for the start of a training, from torch's global generator."""
@@ -85,16 +88,26 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise `x` of shape (B, C, H, W); `sigma` is a number or a tensor (B,), on the [0, 1] scale."""
+        fitted, level = self.fit(x, sigma)
+        out = self.body(fitted, level)[..., : x.shape[2], : x.shape[3]]
+        if self.image_channels == 3 and x.shape[1] == 1:
+            return out.sum(1, keepdim=True) / math.sqrt(3)
+        return out.reshape(x.shape)
+
+    def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """The best single estimate the network has, as `forward`; it need not be averaged where that is."""
+        return self(x, sigma)
+
+    def fit(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
+        """An image as the body takes it, (B', image_channels, H', W'), and its noise levels (B',)."""
         batch, channels, height, width = x.shape
         level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(batch)
-        grey = channels == 1 and self.image_channels == 3
-        if grey:
+        if self.image_channels == 3 and channels == 1:
             x = x.expand(-1, 3, -1, -1) / math.sqrt(3)
+        elif self.image_channels == 1 and channels > 1:
+            x, level = x.reshape(-1, 1, height, width), level.repeat_interleave(channels)
         bottom, right = -height % self.multiple, -width % self.multiple
-        if bottom or right:
-            x = F.pad(x, (0, right, 0, bottom))
-        x = self.body(x, level)[:, :, :height, :width]
-        return x.sum(1, keepdim=True) / math.sqrt(3) if grey else x
+        return (F.pad(x, (0, right, 0, bottom)) if bottom or right else x), level
 
     def body(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The network proper: (B, image_channels, H, W) with H, W multiples of `multiple`; sigma (B,)."""
@@ -107,16 +120,12 @@ class EulerNetwork(Denoiser):
     def __init__(self, architecture: EulerArchitecture) -> None:
         super().__init__()
         self.architecture: EulerArchitecture = architecture
+        self.image_channels = architecture.image_channels
         self.multiple = math.lcm(*architecture.scales)
+        a = architecture
         self.steps = nn.ModuleList(
-            EulerStep(
-                architecture.width,
-                architecture.filters,
-                architecture.kernel_size,
-                scale,
-                architecture.activation,
-            )
-            for scale in architecture.scales
+            EulerStep(a.width, a.filters, a.kernel_size, scale, ACTIVATIONS[a.activation](a.filters))
+            for scale in a.scales
         )
 
     @property
@@ -217,35 +226,3 @@ class Ensemble(nn.Module):
             flipped = self.denoiser(turned.flip(3), sigma).flip(3)
             total += torch.rot90(flipped, -turns, (2, 3))
         return total / 8
-
-
-def architecture_from_dict(fields: dict[str, Any]) -> Architecture:
-    """Inverse of `dataclasses.asdict` on an architecture, as stored in the header of a weight file.
-
-    Raises
-    ------
-    ValueError
-        If the description is not one of a known architecture.
-    """
-    fields = dict(fields)
-    family = fields.pop("family", None)
-    try:
-        if family == "euler":
-            return EulerArchitecture(scales=tuple(fields.pop("scales")), **fields)
-        if family == "dncnn":
-            return DnCNNArchitecture(**fields)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the architecture description is malformed ({error})") from error
-    raise ValueError(f"unknown architecture family {family!r}")
-
-
-def architecture_to_dict(architecture: Architecture) -> dict[str, Any]:
-    """Plain dictionary for JSON."""
-    return asdict(architecture)
-
-
-def build(architecture: Architecture) -> Denoiser:
-    """The network of an architecture, its weights still to be set: by `initialise` or from a file."""
-    if isinstance(architecture, EulerArchitecture):
-        return EulerNetwork(architecture)
-    return DnCNN(architecture)

@@ -3,13 +3,14 @@
 The step is φ(x) = x − τ Aᵀ S(A x; σ) with A a zero-padded convolution, Aᵀ its exact adjoint and S a
 componentwise, non-decreasing map with slopes in [0, 1]. Then Aᵀ S(A·) is 1/‖A‖²-cocoercive and φ is
 averaged with constant τ‖A‖²/2 whenever 0 < τ < 2/‖A‖²  (Celledoni et al. 2023; Meunier et al. 2022;
-Sherry et al. 2024; Baillon–Haddad). The dependence of S on σ is free: σ is a parameter, not an input.
+Sherry et al. 2024; Baillon–Haddad). What else S depends on is free: the noise level σ and fixed fields of
+thresholds over positions and filters are parameters, not inputs.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,6 @@ from torch import Tensor, nn
 
 SIGMA_UNIT = 25 / 255
 """Noise level at which the logarithmic coordinate of `log_noise` is about zero."""
-
-ActivationName = Literal["relu", "huber"]
 
 
 def log_noise(sigma: Tensor) -> Tensor:
@@ -73,12 +72,51 @@ class HuberMixture(nn.Module):
         return out
 
 
-ACTIVATIONS: dict[ActivationName, type[BiasedReLU] | type[HuberMixture]] = {"relu": BiasedReLU, "huber": HuberMixture}
-"""Activations by name; each is made with the number of filters."""
+class _ClipToField(torch.autograd.Function):
+    """(t, m) ↦ clip(t, −eᵐ, eᵐ), with a derivative in a few passes: outside the interval ∂/∂m is the output."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, log_threshold: Tensor) -> Tensor:
+        threshold = log_threshold.exp()
+        out = torch.minimum(t, threshold)
+        torch.maximum(out, threshold.neg(), out=out)
+        ctx.save_for_backward(out, threshold)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        out, threshold = ctx.saved_tensors
+        inside = gradient * (out.abs() < threshold)
+        return inside, (gradient - inside) * out
+
+
+class HuberField(nn.Module):
+    """S(t) = clip(t, −λ, λ), λ = exp(projection of guide maps): the gradient of Huber functions of many widths.
+
+    λ varies over positions and filters. It is computed from maps that do not depend on t, so S is componentwise
+    and its slopes are in [0, 1], whatever the maps are.
+    """
+
+    def __init__(self, filters: int, maps: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(maps, filters, 1)
+
+    def forward(self, t: Tensor, maps: Tensor) -> Tensor:
+        """Apply S to `t` of shape (B, F, H, W) with guide maps (B, maps, H, W)."""
+        level = self.projection(maps)
+        if torch.is_grad_enabled():
+            return _ClipToField.apply(t, level)
+        threshold = level.exp_()  # in place: memory traffic is what this costs
+        torch.minimum(t, threshold, out=t)
+        return torch.maximum(t, threshold.neg_(), out=t)
+
+
+Activation = BiasedReLU | HuberMixture | HuberField
+"""What an Euler step may use for S: every one is componentwise, with slopes in [0, 1]."""
 
 
 class EulerStep(nn.Module):
-    """φ(x) = x − τ Uᵀ Aᵀ S(A U x; σ), U the pixel-unshuffle by `scale` (an isometry).
+    """φ(x) = x − τ Uᵀ Aᵀ S(A U x; p), U the pixel-unshuffle by `scale` (an isometry).
 
     Attributes
     ----------
@@ -86,16 +124,17 @@ class EulerStep(nn.Module):
         The convolution A, zero-padded so that sizes are kept; k is odd.
     step : Tensor, scalar
         τ. The step is averaged with constant τ‖A‖²/2 if that is below 1; see `certificate`.
+    activation : S, one of this file; p is what it depends on besides its input.
     """
 
-    def __init__(self, channels: int, filters: int, kernel_size: int, scale: int, activation: ActivationName) -> None:
+    def __init__(self, channels: int, filters: int, kernel_size: int, scale: int, activation: Activation) -> None:
         super().__init__()
         self.scale = scale
         width = channels * scale**2
         init = torch.randn(filters, width, kernel_size, kernel_size)
         self.weight = nn.Parameter(init / math.sqrt(width * kernel_size**2))
         self.step = nn.Parameter(torch.tensor(1.0))
-        self.activation = ACTIVATIONS[activation](filters)
+        self.activation = activation
 
     def analyse(self, x: Tensor) -> Tensor:
         """A U x: (B, C, H, W), H and W multiples of `scale`, to (B, filters, H/scale, W/scale)."""
@@ -107,9 +146,9 @@ class EulerStep(nn.Module):
         z = F.conv_transpose2d(c, self.weight, padding=self.weight.shape[-1] // 2)
         return F.pixel_shuffle(z, self.scale) if self.scale > 1 else z
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Apply φ to `x` of shape (B, C, H, W), H and W multiples of `scale`; `sigma` of shape (B,)."""
-        return x - self.step * self.synthesise(self.activation(self.analyse(x), sigma))
+    def forward(self, x: Tensor, parameter: Tensor) -> Tensor:
+        """Apply φ to `x` of shape (B, C, H, W), H and W multiples of `scale`; for `parameter` see the activation."""
+        return x - self.step * self.synthesise(self.activation(self.analyse(x), parameter))
 
 
 def dct_colour_frame(side: int, scale: int, channels: int, filters: int) -> Tensor:

@@ -25,18 +25,13 @@ from torch.nn.utils import parametrize
 
 from .certificate import certify_layer
 from .data import RandomCrops
-from .denoisers import (
-    Architecture,
-    Denoiser,
-    EulerNetwork,
-    architecture_from_dict,
-    architecture_to_dict,
-    build,
-)
-from .errors import DivergenceError, InputError, WeightsError
+from .conditioned import ConditionedNetwork
+from .denoisers import Denoiser, EulerNetwork
+from .errors import DivergenceError, InputError, UsageError, WeightsError
 from .images import write_bytes
 from .layers import EulerStep
 from .metrics import psnr
+from .presets import Architecture, architecture_from_dict, architecture_to_dict, build
 from .weights import parse
 
 CHECKPOINT_KIND = "pnp-training-checkpoint"
@@ -136,9 +131,9 @@ class StepBelowTwo(nn.Module):
 
 
 def constrain(network: Denoiser, generator: torch.Generator) -> None:
-    """Parametrise every Euler step so that τ‖A‖² stays below 2, up to the error of ν; nothing else changes."""
+    """Parametrise every Euler step that is trained so that τ‖A‖² stays below 2, up to the error of ν."""
     for module in network.modules():
-        if isinstance(module, EulerStep):
+        if isinstance(module, EulerStep) and module.weight.requires_grad:
             parametrize.register_parametrization(module, "weight", UnitNorm(module.weight.detach(), generator))
             parametrize.register_parametrization(module, "step", StepBelowTwo())
 
@@ -152,11 +147,10 @@ def export(network: Denoiser) -> Denoiser:
     for name, parameter in plain.named_parameters():
         value: Tensor = functools.reduce(getattr, name.split("."), network)  # type: ignore[assignment]
         parameter.copy_(value)
-    if isinstance(plain, EulerNetwork):
-        for step in plain.euler_steps:
-            layer = certify_layer(step, "")
-            if layer.alpha > ALPHA_LIMIT:
-                step.step.fill_(2 * ALPHA_LIMIT / layer.norm_upper**2)
+    for step in (module for module in plain.modules() if isinstance(module, EulerStep)):
+        layer = certify_layer(step, "")
+        if layer.alpha > ALPHA_LIMIT:
+            step.step.fill_(2 * ALPHA_LIMIT / layer.norm_upper**2)
     network.train(was_training)
     return plain.eval()
 
@@ -166,14 +160,17 @@ def export(network: Denoiser) -> Denoiser:
 
 @torch.no_grad()
 def validate(
-    network: nn.Module, images: Sequence[Tensor], sigmas: Sequence[float] = VALIDATION_SIGMAS, seed: int = 0
+    restore: Callable[[Tensor, float], Tensor],
+    images: Sequence[Tensor],
+    sigmas: Sequence[float] = VALIDATION_SIGMAS,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> dict[float, float]:
     """Mean PSNR in dB (peak 1.0) of a denoiser over images, at noise levels on the 0-255 scale.
 
-    Images are uint8 tensors (C, H, W). The noise of image i at each level comes from seed + i, so that every
+    `restore` takes (1, C, H, W) and the level on the [0, 1] scale: a network or its `estimate`. Images are uint8 tensors (C, H, W). The noise of image i at each level comes from seed + i, so that every
     call sees the same noise.
     """
-    device = next(network.parameters()).device
     result = {}
     for sigma in sigmas:
         total = 0.0
@@ -181,7 +178,7 @@ def validate(
             clean = image[None].float() / 255
             generator = torch.Generator().manual_seed(seed + i)
             noisy = clean + sigma / 255 * torch.randn(clean.shape, generator=generator)
-            restored = network(noisy.to(device), sigma / 255).cpu()
+            restored = restore(noisy.to(device), sigma / 255).cpu()
             total += psnr(clean.numpy(), restored.numpy())
         result[sigma] = total / len(images)
     return result
@@ -196,7 +193,9 @@ class Trainer:
         images: Sequence[Tensor],
         config: TrainingConfig,
         device: torch.device | None = None,
+        plain: EulerNetwork | None = None,
     ) -> None:
+        """`plain` is the trained plain network of a conditioned one; it is kept as it is."""
         self.architecture = architecture
         self.config = config
         self.device = device or torch.device("cpu")
@@ -205,10 +204,16 @@ class Trainer:
             torch.manual_seed(config.seed)
             self.network = build(architecture)
             self.network.initialise()
+            if isinstance(self.network, ConditionedNetwork):
+                if plain is None or plain.architecture != self.network.plain.architecture:
+                    raise UsageError("a conditioned network is trained around a trained plain network of its preset")
+                self.network.adopt(plain.state_dict())
+                self.network.plain.requires_grad_(False)
         constrain(self.network, self.generator)
         self.network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
-        self.crops = RandomCrops(images, config.crop, self.generator)
+        self.trained = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(self.trained, lr=config.learning_rate)
+        self.crops = RandomCrops(images, config.crop, self.generator, self.network.image_channels)
         self.step = 0
         self.elapsed = 0.0
         self.gradient_norm = 0.0
@@ -253,7 +258,7 @@ class Trainer:
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
         with mixed, parametrize.cached():
-            restored = self.network(noisy, sigma)
+            restored = self.network.estimate(noisy, sigma)
         # The squared error grows with σ; the weight makes every noise level count about equally.
         error = (restored.float() - clean).square().mean((1, 2, 3))
         loss = (error / (sigma + 2 / 255)).mean()
@@ -270,7 +275,7 @@ class Trainer:
         if not self.config.clip:
             return
         limit = 4 * self.config.clip * self.gradient_norm if self.step > 10 else math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
+        norm = float(nn.utils.clip_grad_norm_(self.trained, limit))
         norm = min(norm, limit)
         self.gradient_norm = norm if self.step == 0 else 0.98 * self.gradient_norm + 0.02 * norm
 

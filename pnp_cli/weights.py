@@ -20,7 +20,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from .certificate import Certificate, certify
-from .denoisers import Denoiser, architecture_from_dict, architecture_to_dict, build
+from .denoisers import Denoiser
+from .presets import architecture_from_dict, architecture_to_dict, build
 from .devices import choose_device
 from .errors import InputError, WeightsError
 from .images import write_bytes

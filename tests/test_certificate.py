@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pnp_cli.certificate import certify, compose, norm_lower_bound, norm_upper_bound
-from pnp_cli.denoisers import DnCNNArchitecture, Ensemble, build
+from pnp_cli.denoisers import DnCNNArchitecture, Ensemble
+from pnp_cli.presets import build
 
 from .helpers import small_network
 

@@ -8,7 +8,8 @@ import torch
 from pnp_cli import Blur, ConditionError, LeastSquares, MoreauEnvelope, certify, kernels
 from pnp_cli.certificate import Certificate
 from pnp_cli.conditions import RunningChecks, plug_and_play_guarantee
-from pnp_cli.denoisers import DnCNNArchitecture, build
+from pnp_cli.denoisers import DnCNNArchitecture
+from pnp_cli.presets import build
 from pnp_cli.solvers import fixed_point
 
 from .helpers import small_network

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pnp_cli import Ensemble, certify, psnr, to_tensor
-from pnp_cli.denoisers import PRESETS, EulerArchitecture, architecture_from_dict, architecture_to_dict, build
+from pnp_cli.denoisers import EulerArchitecture
+from pnp_cli.presets import PRESETS, architecture_from_dict, architecture_to_dict, build
 from pnp_cli.images import Image
 
 from .helpers import small_network

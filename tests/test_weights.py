@@ -12,7 +12,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from pnp_cli import InputError, WeightsError, weights
-from pnp_cli.denoisers import DnCNNArchitecture, build
+from pnp_cli.denoisers import DnCNNArchitecture
+from pnp_cli.presets import build
 
 from .helpers import small_network
 

@@ -39,8 +39,19 @@ def train_denoiser(
         ),
     ] = Path("denoiser.safetensors"),
     preset: Annotated[
-        str, typer.Option("--preset", help="Architecture: huber, euler or dncnn (uncertified).")
+        str,
+        typer.Option(
+            "--preset", help="Architecture: huber, conditioned, each also with -grey; euler; dncnn (uncertified)."
+        ),
     ] = "huber",
+    plain: Annotated[
+        str | None,
+        typer.Option(
+            "--plain",
+            metavar="W",
+            help="For conditioned: the trained plain network in it. Default: the shipped huber or huber-grey.",
+        ),
+    ] = None,
     sigma: Annotated[
         tuple[float, float], typer.Option("--sigma", metavar="LO HI", help="Range of noise levels on the 0-255 scale.")
     ] = (0.0, 55.0),
@@ -53,9 +64,9 @@ def train_denoiser(
         typer.Option("--time-budget", metavar="MINUTES", help="Training time; the schedule follows the clock."),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Crops per step.")] = 10,
-    crop: Annotated[int, typer.Option("--crop", min=8, help="Side of the crops; a multiple of 4.")] = 64,
+    crop: Annotated[int, typer.Option("--crop", min=8, help="Side of the crops; a multiple of 8.")] = 64,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Adam's rate at the start. Default: 0.004; 0.001 for dncnn.")
+        float | None, typer.Option("--learning-rate", help="Adam's rate at the start. Default: 0.004; conditioned 0.002; dncnn 0.001.")
     ] = None,
     val: Annotated[Path | None, typer.Option("--val", metavar="DIR", help="Folder of validation images.")] = None,
     val_limit: Annotated[
@@ -81,21 +92,27 @@ def train_denoiser(
 
     Example: pnp train-denoiser photos/ -o mine.safetensors --val more/ --time-budget 60
     """
-    from ..data import bundled_images, load_folders
-    from ..denoisers import PRESETS
+    from ..data import bundled_images, load_folders, to_grey
+    from ..presets import PRESETS
     from ..devices import choose_device, describe_device
     from ..report import certificate_line
+    from ..conditioned import ConditionedArchitecture
+    from ..denoisers import EulerNetwork
     from ..training import Trainer, TrainingConfig, export, validate
-    from ..weights import save
+    from ..weights import load, save
 
     if preset not in PRESETS:
         raise UsageError(f"unknown --preset '{preset}'; use one of {', '.join(PRESETS)}")
+    architecture = PRESETS[preset]
+    conditioned = isinstance(architecture, ConditionedArchitecture)
+    if plain and not conditioned:
+        raise UsageError("--plain belongs to the conditioned presets; leave it out")
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: a weight file must end in .safetensors")
     if not 0 <= sigma[0] <= sigma[1] <= 255 or sigma[1] == 0:
         raise UsageError(f"--sigma needs 0 <= LO <= HI <= 255 and HI > 0, not {sigma[0]:g} {sigma[1]:g}")
-    if crop % 4:
-        raise UsageError(f"--crop must be a multiple of 4, not {crop}")
+    if crop % 8:
+        raise UsageError(f"--crop must be a multiple of 8, not {crop}")
     if learning_rate is not None and not 0 < learning_rate < 1:
         raise UsageError(f"--learning-rate must be between 0 and 1, not {learning_rate:g}")
     if time_budget is not None and not 0 < time_budget < float("inf"):
@@ -117,11 +134,14 @@ def train_denoiser(
         time_budget=60 * time_budget if time_budget else None,
         batch=batch,
         crop=crop,
-        learning_rate=learning_rate or (1e-3 if preset == "dncnn" else 4e-3),
+        learning_rate=learning_rate or (1e-3 if preset == "dncnn" else 2e-3 if conditioned else 4e-3),
         seed=seed,
     )
     place = choose_device(device)
-    trainer = Trainer(PRESETS[preset], images, config, place)
+    first = load(plain or preset.replace("conditioned", "huber")).network if conditioned else None
+    trainer = Trainer(architecture, images, config, place, first if isinstance(first, EulerNetwork) else None)
+    if trainer.network.image_channels == 1:
+        validation = [to_grey(image) for image in validation]
     if resume and checkpoint.exists():
         changed = trainer.load(checkpoint)
         say(f"resumed at step {trainer.step}, {trainer.elapsed / 60:.1f} minutes", quiet)
@@ -138,7 +158,7 @@ def train_denoiser(
                 log.add(record)
                 show(record.progress, f"step {record.step}, loss {log.loss:.5f}")
                 if validation and time.monotonic() - validated > 60 * validate_every:
-                    log.write(validate(export(trainer.network).to(place), validation))
+                    log.write(validate(export(trainer.network).to(place).estimate, validation, device=place))
                     validated = time.monotonic()
                 elif record.step % LOG_EVERY == 0:
                     log.write()
@@ -150,7 +170,7 @@ def train_denoiser(
             say(f"pnp: interrupted at step {trainer.step}; continue with --resume")
             raise typer.Exit(130)
         network = export(trainer.network)
-        psnr = validate(network, validation) if validation else None
+        psnr = validate(network.estimate, validation) if validation else None
         log.write(psnr)
     facts = {
         "preset": preset,
@@ -165,7 +185,7 @@ def train_denoiser(
         "learning_rate": config.learning_rate,
         "device": describe_device(place),
         "validation_psnr": psnr,
-    }
+    } | ({"plain": plain or preset.replace("conditioned", "huber")} if conditioned else {})
     certificate = save(output, network, facts, averaged=preset != "dncnn")
     say(f"wrote {output} ({certificate_line(certificate)}), log {log_file}", quiet)
 

@@ -1,0 +1,262 @@
+"""The conditioned denoiser: Euler steps whose thresholds are fields computed from a frozen reference.
+
+For the averaged property the thresholds of an Euler step may be any fixed field over positions and filters.
+So an unconstrained network, the guide, may compute them from a reference image: for a fixed reference,
+x ↦ N(x; reference) is exactly as averaged as a network with constant thresholds, under the same certificate,
+whatever the guide does. The map z ↦ N(z; z), which computes its reference from its own input, is a better
+denoiser and is not known to be nonexpansive.
+
+The thresholds multiply nothing and add nothing: coefficients are shrunk towards zero by an amount that depends
+on the reference, and the reference itself never enters the image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .denoisers import Denoiser, EulerArchitecture, EulerNetwork, require_positive
+from .layers import SIGMA_UNIT, EulerStep, HuberField, HuberMixture, log_noise
+
+
+@dataclass(frozen=True)
+class ConditionedArchitecture:
+    """Shape of a `ConditionedNetwork`: a plain network, guided steps at `scales` and the guide's widths."""
+
+    plain: EulerArchitecture
+    scales: tuple[int, ...]
+    filters: int
+    maps: int = 23
+    """Guide maps per scale; the noise level is one more, added by the operator."""
+    guide_widths: tuple[int, int, int] = (32, 64, 96)
+    """Channels of the guide at a half, a quarter and an eighth of the resolution."""
+    family: Literal["conditioned"] = "conditioned"
+
+    def __post_init__(self) -> None:
+        require_positive(*self.scales, self.filters, self.maps, *self.guide_widths)
+        if (
+            not set(self.scales) <= {2, 4}
+            or not self.scales
+            or len(self.guide_widths) != 3
+            or self.guide_widths[1] % 4
+            or self.plain.width != self.plain.image_channels
+        ):
+            raise ValueError(f"no such architecture: {self}")
+
+
+class Guide(nn.Module):
+    """Unconstrained network from a reference to guide maps at a half and at a quarter of the resolution."""
+
+    MULTIPLE = 8
+
+    def __init__(self, image_channels: int, maps: int, widths: tuple[int, int, int]) -> None:
+        super().__init__()
+        half, quarter, eighth = widths
+        self.enter = nn.Conv2d(8 * image_channels + 1, half, 3, padding=1)
+        self.down = nn.Conv2d(4 * half, quarter, 3, padding=1)
+        self.quarter_block = ResidualBlock(quarter)
+        self.deeper = nn.Conv2d(4 * quarter, eighth, 1)
+        self.eighth_blocks = nn.Sequential(ResidualBlock(eighth), ResidualBlock(eighth))
+        self.rise = nn.Conv2d(eighth, 4 * quarter, 1)
+        self.last_block = ResidualBlock(quarter)
+        self.quarter_maps = nn.Conv2d(quarter, maps, 1)
+        self.half_maps = nn.Conv2d(half + quarter // 4, maps, 1)
+
+    def forward(self, reference: Tensor, estimate: Tensor, sigma: Tensor) -> dict[int, Tensor]:
+        """Guide maps by scale, each (B, maps, H/scale, W/scale).
+
+        Parameters
+        ----------
+        reference : (B, C, H, W), H and W multiples of 8.
+        estimate : the plain network's result for it, same shape.
+        sigma : noise levels (B,), [0, 1] scale.
+        """
+        level = sigma[:, None, None, None]
+        # What the plain network took away, in units of the noise, shows what it should have kept.
+        removed = (reference - estimate) * (0.3 / (level + 1 / 255))
+        inputs = F.pixel_unshuffle(torch.cat([estimate, removed], dim=1), 2)
+        constant = (level / SIGMA_UNIT).expand(-1, 1, *inputs.shape[2:])
+        half = F.relu(self.enter(torch.cat([inputs, constant], dim=1)))
+        quarter = self.quarter_block(F.relu(self.down(F.pixel_unshuffle(half, 2))))
+        eighth = self.eighth_blocks(F.relu(self.deeper(F.pixel_unshuffle(quarter, 2))))
+        quarter = self.last_block(quarter + F.pixel_shuffle(self.rise(eighth), 2))
+        fine = torch.cat([half, F.pixel_shuffle(quarter, 2)], dim=1)
+        return {2: self.half_maps(fine), 4: self.quarter_maps(quarter)}
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x)))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape kept."""
+        return x + self.second(F.relu(self.first(x)))
+
+
+class ConditionedNetwork(Denoiser):
+    """A plain averaged network and, beside it, guided steps; one set of weights holds both.
+
+    Called like any denoiser it is the plain network. `condition` freezes a reference and returns the guided one.
+    """
+
+    def __init__(self, architecture: ConditionedArchitecture) -> None:
+        super().__init__()
+        self.architecture: ConditionedArchitecture = architecture
+        a = architecture
+        self.image_channels = a.plain.image_channels
+        self.plain = EulerNetwork(a.plain)
+        self.multiple = math.lcm(self.plain.multiple, Guide.MULTIPLE)
+        self.guide = Guide(self.image_channels, a.maps, a.guide_widths)
+        self.steps = nn.ModuleList(
+            EulerStep(self.image_channels, a.filters, a.plain.kernel_size, scale, HuberField(a.filters, a.maps + 1))
+            for scale in a.scales
+        )
+
+    @property
+    def euler_steps(self) -> list[EulerStep]:
+        """The guided steps."""
+        return [step for step in self.steps if isinstance(step, EulerStep)]
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Start the plain network as it starts by itself, and the guided steps from it; see `adopt`."""
+        self.plain.initialise()
+        for module in self.guide.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(_bias(module))
+            if isinstance(module, ResidualBlock):
+                module.second.weight.mul_(0.1)
+        self._start_steps()
+
+    @torch.no_grad()
+    def adopt(self, plain: Mapping[str, Tensor]) -> None:
+        """Take the weights of a trained plain network, and start the guided steps from them.
+
+        Raises
+        ------
+        RuntimeError
+            If the weights do not fit.
+        """
+        self.plain.load_state_dict(plain)
+        self._start_steps()
+
+    def _start_steps(self) -> None:
+        """Every guided step is the plain step of its scale at the same relative depth, the fields constant."""
+        pool = {scale: [s for s in self.plain.euler_steps if s.scale == scale] for scale in set(self.architecture.scales)}
+        count = {scale: self.architecture.scales.count(scale) for scale in pool}
+        used = dict.fromkeys(pool, 0)
+        for step in self.euler_steps:
+            steps, total = pool[step.scale], count[step.scale]
+            source = steps[round(used[step.scale] * (len(steps) - 1) / max(1, total - 1))]
+            used[step.scale] += 1
+            take = min(len(step.weight), len(source.weight))
+            step.weight.copy_(torch.cat([source.weight, torch.randn_like(step.weight)])[: len(step.weight)])
+            step.weight[take:] *= source.weight.std()
+            step.step.copy_(source.step)
+            assert isinstance(step.activation, HuberField)
+            assert isinstance(source.activation, HuberMixture)
+            projection = step.activation.projection
+            nn.init.normal_(projection.weight, std=0.02)
+            mean = source.activation.log_threshold.mean(0)  # of the terms of the mixture
+            slope = source.activation.log_threshold_slope.mean(0)
+            fewer = len(steps) / total  # fewer steps, so each shrinks more
+            _bias(projection)[:take] = mean[:take] + math.log(SIGMA_UNIT * fewer)
+            projection.weight[:take, -1, 0, 0] = slope[:take]
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """The plain network, averaged."""
+        return self.plain(x, sigma)
+
+    def condition(self, reference: Tensor, sigma: float | Tensor) -> Conditioned:
+        """The averaged operator x ↦ N(x; reference).
+
+        Parameters
+        ----------
+        reference : (B, C, H, W), an image like those the operator is to be applied to: noisy, or an iterate.
+            The plain network makes the first estimate from it.
+        sigma : noise level of the reference, [0, 1] scale; a number or (B,).
+        """
+        fitted, level = self.fit(reference, sigma)
+        return Conditioned(self, self.guide(fitted, self.plain.body(fitted, level), level), reference.shape)
+
+    def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Second pass: condition on the image itself, then denoise it. Not known to be nonexpansive."""
+        return self.condition(x, sigma)(x, sigma)
+
+
+class Conditioned(Denoiser):
+    """x ↦ N(x; reference) for one frozen reference: a composition of Euler steps, averaged like any other.
+
+    Attributes
+    ----------
+    network : the network it was made from; it holds the weights.
+    maps : the guide maps by scale, fixed.
+    """
+
+    def __init__(self, network: ConditionedNetwork, maps: Mapping[int, Tensor], shape: torch.Size) -> None:
+        super().__init__()
+        self.network = network
+        self.image_channels, self.multiple = network.image_channels, network.multiple
+        self.architecture = network.architecture
+        self.maps = dict(maps)
+        self.shape = shape
+
+    @property
+    def euler_steps(self) -> list[EulerStep]:
+        """The guided steps."""
+        return self.network.euler_steps
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Denoise `x`, of the shape of the reference, at any noise level (usually that of the reference).
+
+        Raises
+        ------
+        ValueError
+            If `x` has another shape than the reference.
+        """
+        if x.shape != self.shape:
+            raise ValueError(f"conditioned on an image of shape {tuple(self.shape)}, not {tuple(x.shape)}")
+        return super().forward(x, sigma)
+
+    def body(self, x: Tensor, sigma: Tensor) -> Tensor:
+        level = log_noise(sigma)[:, None, None, None]
+        maps = {s: torch.cat([m, level.expand(-1, 1, *m.shape[2:])], dim=1) for s, m in self.maps.items()}
+        for step in self.euler_steps:
+            x = step(x, maps[step.scale])
+        return x
+
+
+class SelfReferenced(nn.Module):
+    """The denoiser that takes the first image it is called with as its reference, and keeps it from then on.
+
+    Attributes
+    ----------
+    operator : the averaged operator, once there is one.
+    """
+
+    def __init__(self, network: ConditionedNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.operator: Conditioned | None = None
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Denoise `x`; the first call fixes the reference and the shape."""
+        if self.operator is None:
+            self.operator = self.network.condition(x, sigma)
+        return self.operator(x, sigma)
+
+
+def _bias(convolution: nn.Conv2d) -> Tensor:
+    assert convolution.bias is not None
+    return convolution.bias
