@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,3 +37,22 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     print("|" + "---|" * len(header))
     for row in rows:
         print("| " + " | ".join(row) + " |")
+
+
+def figure(rows: int, columns: int, *, width: float = 2, height: float = 2) -> tuple[Any, Any, Any]:
+    """Matplotlib without a display, a canvas, and its axes as a grid of rows; `width` and `height` in inches each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    canvas, axes = pyplot.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    return pyplot, canvas, axes
+
+
+def save_figure(pyplot: Any, canvas: Any, path: Path) -> None:
+    """Write the picture and say where it is."""
+    canvas.tight_layout()
+    canvas.savefig(path, dpi=130)
+    pyplot.close(canvas)
+    print(f"\nwrote {path}")

@@ -3,7 +3,7 @@ from . import kernels as kernels
 from . import weights as weights
 from .certificate import Certificate as Certificate
 from .certificate import certify as certify
-from .presets import PRESETS as PRESETS
+from .conditioned import condition as condition
 from .denoisers import Ensemble as Ensemble
 from .errors import ConditionError as ConditionError
 from .errors import InputError as InputError
@@ -22,6 +22,7 @@ from .noise import estimate_noise as estimate_noise
 from .operators import Blur as Blur
 from .plugandplay import Settings as Settings
 from .plugandplay import plan_deblurring as plan_deblurring
+from .presets import PRESETS as PRESETS
 from .solvers import fixed_point as fixed_point
 from .sparse import SparseProblem as SparseProblem
 from .sparse import ista as ista

@@ -176,7 +176,7 @@ def certify(network: nn.Module, *, grid: int = 64, lower: bool = False) -> Certi
         every step has 0 ≤ τ‖A‖²/2 < 1; `alpha` is the constant of the composition, the largest if there are two.
     """
     if isinstance(network, Ensemble):
-        return certify(network.denoiser, grid=grid, lower=lower)
+        return certify(network.denoisers[0], grid=grid, lower=lower)
     compositions: list[dict[str, EulerStep]] = []
     if isinstance(network, ConditionedNetwork):
         compositions.append(_named(network.plain.euler_steps, "plain.steps"))

@@ -21,7 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .denoisers import Denoiser, EulerArchitecture, EulerNetwork, require_positive
+from .denoisers import (
+    SYMMETRIES,
+    Denoiser,
+    Ensemble,
+    EulerArchitecture,
+    EulerNetwork,
+    require_positive,
+    transform,
+)
 from .layers import SIGMA_UNIT, EulerStep, HuberField, HuberMixture, log_noise
 
 
@@ -153,7 +161,9 @@ class ConditionedNetwork(Denoiser):
 
     def _start_steps(self) -> None:
         """Every guided step is the plain step of its scale at the same relative depth, the fields constant."""
-        pool = {scale: [s for s in self.plain.euler_steps if s.scale == scale] for scale in set(self.architecture.scales)}
+        pool = {
+            scale: [s for s in self.plain.euler_steps if s.scale == scale] for scale in set(self.architecture.scales)
+        }
         count = {scale: self.architecture.scales.count(scale) for scale in pool}
         used = dict.fromkeys(pool, 0)
         for step in self.euler_steps:
@@ -255,6 +265,21 @@ class SelfReferenced(nn.Module):
         if self.operator is None:
             self.operator = self.network.condition(x, sigma)
         return self.operator(x, sigma)
+
+
+def condition(denoiser: nn.Module, reference: Tensor, sigma: float | Tensor) -> nn.Module:
+    """Freeze the reference of a denoiser that takes one, also inside an `Ensemble`; others are returned as they are.
+
+    Parameters
+    ----------
+    reference, sigma : see `ConditionedNetwork.condition`.
+    """
+    if isinstance(denoiser, ConditionedNetwork):
+        return denoiser.condition(reference, sigma)
+    if isinstance(denoiser, Ensemble) and any(isinstance(d, ConditionedNetwork) for d in denoiser.denoisers):
+        (network,) = denoiser.denoisers
+        return Ensemble(*(condition(network, transform(reference, *symmetry), sigma) for symmetry in SYMMETRIES))
+    return denoiser
 
 
 def _bias(convolution: nn.Conv2d) -> Tensor:

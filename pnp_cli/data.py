@@ -73,9 +73,7 @@ class RandomCrops:
         If no image is as large as a crop.
     """
 
-    def __init__(
-        self, images: Sequence[Tensor], size: int, generator: torch.Generator, channels: int = 3
-    ) -> None:
+    def __init__(self, images: Sequence[Tensor], size: int, generator: torch.Generator, channels: int = 3) -> None:
         self.images = [image for image in images if min(image.shape[1:]) >= size]
         if channels == 1:
             self.images = [to_grey(image) for image in self.images]

@@ -207,22 +207,39 @@ class DnCNN(Denoiser):
         return x - F.pixel_shuffle(self.convolutions[-1](z), 2)
 
 
+SYMMETRIES = tuple((turns, flip) for turns in range(4) for flip in (False, True))
+"""The 8 flips and rotations: quarter turns of the image, then maybe a flip."""
+
+
+def transform(x: Tensor, turns: int, flip: bool) -> Tensor:
+    """Turn images (B, C, H, W) by quarter turns and maybe flip them: an isometry."""
+    x = torch.rot90(x, turns, (2, 3))
+    return x.flip(3) if flip else x
+
+
+def transform_back(x: Tensor, turns: int, flip: bool) -> Tensor:
+    """The inverse, and adjoint, of `transform`."""
+    return torch.rot90(x.flip(3) if flip else x, -turns, (2, 3))
+
+
 class Ensemble(nn.Module):
     """Mean of a denoiser over the 8 flips and rotations of the image.
 
     A convex combination of α-averaged maps is α-averaged, so the certificate is that of the network.
+
+    Parameters
+    ----------
+    denoisers : one for all symmetries, or one for each of `SYMMETRIES`.
     """
 
-    def __init__(self, denoiser: nn.Module) -> None:
+    def __init__(self, *denoisers: nn.Module) -> None:
         super().__init__()
-        self.denoiser = denoiser
+        self.denoisers = nn.ModuleList(denoisers)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise `x` of shape (B, C, H, W), eight calls of the network."""
         total = torch.zeros_like(x)
-        for turns in range(4):
-            turned = torch.rot90(x, turns, (2, 3))
-            total += torch.rot90(self.denoiser(turned, sigma), -turns, (2, 3))
-            flipped = self.denoiser(turned.flip(3), sigma).flip(3)
-            total += torch.rot90(flipped, -turns, (2, 3))
-        return total / 8
+        for i, symmetry in enumerate(SYMMETRIES):
+            denoiser = self.denoisers[i % len(self.denoisers)]
+            total += transform_back(denoiser(transform(x, *symmetry), sigma), *symmetry)
+        return total / len(SYMMETRIES)

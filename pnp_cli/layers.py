@@ -84,7 +84,7 @@ class _ClipToField(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         out, threshold = ctx.saved_tensors
         inside = gradient * (out.abs() < threshold)
         return inside, (gradient - inside) * out
@@ -105,7 +105,7 @@ class HuberField(nn.Module):
         """Apply S to `t` of shape (B, F, H, W) with guide maps (B, maps, H, W)."""
         level = self.projection(maps)
         if torch.is_grad_enabled():
-            return _ClipToField.apply(t, level)
+            return _ClipToField.apply(t, level)  # type: ignore[no-untyped-call]
         threshold = level.exp_()  # in place: memory traffic is what this costs
         torch.minimum(t, threshold, out=t)
         return torch.maximum(t, threshold.neg_(), out=t)

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from .certificate import Certificate
+from .conditioned import ConditionedNetwork, SelfReferenced
 from .conditions import Guarantee, RunningChecks, plug_and_play_guarantee
 from .errors import UsageError
 from .fidelity import Fidelity, LeastSquares, MoreauEnvelope
 from .noise import MIN_NOISE
 from .operators import Blur
-from .solvers import Map, Record, Solution, fixed_point
+from .solvers import Record, Solution, fixed_point
 
 DataTerm = Literal["envelope", "least-squares"]
 
@@ -38,6 +39,8 @@ class Settings:
     ridge : weight of (ridge/2)‖x‖² in the data term.
     box : whether the iterates are projected onto [0, 1].
     continuation : iterations of the warm-up, after which (h, strength) are frozen; 0 starts cold.
+    refresh : how many times a conditioned denoiser takes a new reference: evenly over the warm-up, the last time
+        when it ends, and frozen from then on. 0 uses its plain network.
     tol, max_iter : see `solvers.fixed_point`.
 
     Raises
@@ -53,6 +56,7 @@ class Settings:
     ridge: float = 0.0
     box: bool = True
     continuation: int = 20
+    refresh: int = 4
     tol: float = 1e-4
     max_iter: int = 200
 
@@ -66,8 +70,8 @@ class Settings:
                 raise UsageError(f"the {name} must be a non-negative number, not {getattr(self, name):g}")
         if self.step is not None and not math.isfinite(self.step):
             raise UsageError(f"the step must be a finite number, not {self.step}")
-        if self.max_iter < 1 or self.continuation < 0:
-            raise UsageError("the iteration limit must be at least 1 and the continuation at least 0")
+        if self.max_iter < 1 or self.continuation < 0 or self.refresh < 0:
+            raise UsageError("the iteration limit must be at least 1, the continuation and the refreshes at least 0")
 
     @classmethod
     def for_noise(
@@ -132,12 +136,24 @@ class Plan:
     settings: Settings
     guarantee: Guarantee
     operator: PlugAndPlayMap
-    warm_up: tuple[Map, ...]
+    warm_up: tuple[PlugAndPlayMap, ...]
     start: Tensor
 
+    @property
+    def references(self) -> int:
+        """How many references a conditioned denoiser takes, the frozen one included; 0 for others."""
+        denoisers = [step.denoiser for step in (*self.warm_up, self.operator)]
+        return len({id(d) for d in denoisers if isinstance(d, SelfReferenced)})
+
     def run(self, callback: Callable[[Record, Tensor], None] | None = None) -> Solution:
-        """Iterate to the fixed point; the run-time checks are on from the freeze."""
+        """Iterate to the fixed point; the run-time checks are on from the freeze.
+
+        Every run takes its references anew; afterwards `operator` is the frozen map of the last one.
+        """
         s = self.settings
+        for denoiser in (step.denoiser for step in (*self.warm_up, self.operator)):
+            if isinstance(denoiser, SelfReferenced):
+                denoiser.operator = None
         return fixed_point(
             self.operator,
             self.start,
@@ -179,15 +195,29 @@ def plan_deblurring(
     else:
         fidelity, step = base, LEAST_SQUARES_STEP / base.lipschitz
     step = step if s.step is None else s.step
-    operator = PlugAndPlayMap(fidelity, denoiser, s.strength, step, s.box)
-    warm_up: list[Map] = []
     count = min(s.continuation, s.max_iter // 2) if 0 < s.strength < WARM_SIGMA else 0
-    for sigma in np.geomspace(WARM_SIGMA, s.strength or 1, count, endpoint=False):
-        warmer, warm_step = fidelity, step
+    denoisers = _denoisers(denoiser, count, s.refresh)
+    warm_up: list[PlugAndPlayMap] = []
+    for sigma, warmer in zip(np.geomspace(WARM_SIGMA, s.strength or 1, count, endpoint=False), denoisers, strict=False):
+        term, warm_step = fidelity, step
         if s.data_term == "envelope":  # h goes with the strength, so that their ratio stays
             h = s.envelope * float(sigma) / s.strength
-            warmer, warm_step = MoreauEnvelope(base, h), h
-        warm_up.append(PlugAndPlayMap(warmer, denoiser, float(sigma), warm_step, s.box))
+            term, warm_step = MoreauEnvelope(base, h), h
+        warm_up.append(PlugAndPlayMap(term, warmer, float(sigma), warm_step, s.box))
+    operator = PlugAndPlayMap(fidelity, denoisers[-1], s.strength, step, s.box)
     guarantee = plug_and_play_guarantee(fidelity, step, certificate, s.box)
     start = blur.boundary.extend(y)
     return Plan(s, guarantee, operator, tuple(warm_up), start.clamp(0, 1) if s.box else start)
+
+
+def _denoisers(denoiser: nn.Module, warm: int, refresh: int) -> list[nn.Module]:
+    """The denoiser of each warm iteration and, last, of the frozen map.
+
+    Each reference of a conditioned network is the image that its denoiser is first called with.
+    """
+    if not isinstance(denoiser, ConditionedNetwork) or not refresh:
+        return [denoiser] * (warm + 1)
+    frozen = SelfReferenced(denoiser)
+    renewed = [SelfReferenced(denoiser) for _ in range(min(refresh - 1, warm))]
+    during: list[nn.Module] = [renewed[i * len(renewed) // warm] if renewed else denoiser for i in range(warm)]
+    return [*during, frozen]

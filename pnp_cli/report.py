@@ -6,7 +6,7 @@ from typing import Any
 
 from .certificate import Certificate
 from .conditions import Guarantee
-from .plugandplay import Settings
+from .plugandplay import Plan, Settings
 from .solvers import Solution
 from .sparse import SparseSolution
 
@@ -16,6 +16,17 @@ def certificate_line(certificate: Certificate) -> str:
     if certificate.averaged:
         return f"certified averaged, α = {certificate.alpha:.4f}, for every image size"
     return f"NOT certified: {certificate.reason}"
+
+
+def denoiser_lines(name: str, certificate: Certificate, conditioned: bool) -> list[str]:
+    """What is proven about one application of a denoiser, or about its two passes."""
+    lines = [f"denoiser    {name}, {certificate_line(certificate)}"]
+    if conditioned and certificate.averaged:
+        lines += [
+            "            first pass: averaged; second pass: averaged for its fixed reference, the noisy image",
+            "            both together, with the reference computed from the input: not known to be nonexpansive",
+        ]
+    return lines
 
 
 def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
@@ -39,8 +50,9 @@ def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
     return lines
 
 
-def solution_lines(solution: Solution, settings: Settings, warm: int) -> list[str]:
+def solution_lines(solution: Solution, plan: Plan) -> list[str]:
     """How a Plug-and-Play run ended."""
+    settings, warm = plan.settings, len(plan.warm_up)
     last = solution.records[-1]
     lines = [
         f"result      {solution.status.value} after {solution.iterations} iterations: "
@@ -48,6 +60,8 @@ def solution_lines(solution: Solution, settings: Settings, warm: int) -> list[st
     ]
     if warm:
         lines.append(f"            the guarantee holds from iteration {warm + 1}, after {warm} warm iterations")
+    if plan.references:
+        lines.append(f"            {plan.references} references, the last frozen at iteration {warm + 1}")
     if solution.residual_bound is not None and not last.warm:
         lines.append(f"residual    {last.residual:.4g} measured, a-priori bound {solution.residual_bound:.4g}")
     if solution.error_bound is not None:
@@ -76,14 +90,15 @@ def guarantee_dict(guarantee: Guarantee, settings: Settings) -> dict[str, Any]:
     }
 
 
-def solution_dict(solution: Solution, warm: int) -> dict[str, Any]:
+def solution_dict(solution: Solution, plan: Plan) -> dict[str, Any]:
     """The same for JSON."""
     last = solution.records[-1]
     return {
         "status": solution.status.value,
         "converged": solution.converged,
         "iterations": solution.iterations,
-        "guaranteed_from_iteration": warm + 1,
+        "guaranteed_from_iteration": len(plan.warm_up) + 1,
+        "references": plan.references,
         "residual": last.residual,
         "relative_residual": last.relative,
         "residual_bound": solution.residual_bound,

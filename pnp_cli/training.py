@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .certificate import certify_layer
-from .data import RandomCrops
 from .conditioned import ConditionedNetwork
+from .data import RandomCrops
 from .denoisers import Denoiser, EulerNetwork
 from .errors import DivergenceError, InputError, UsageError, WeightsError
 from .images import write_bytes
@@ -168,8 +168,9 @@ def validate(
 ) -> dict[float, float]:
     """Mean PSNR in dB (peak 1.0) of a denoiser over images, at noise levels on the 0-255 scale.
 
-    `restore` takes (1, C, H, W) and the level on the [0, 1] scale: a network or its `estimate`. Images are uint8 tensors (C, H, W). The noise of image i at each level comes from seed + i, so that every
-    call sees the same noise.
+    `restore` takes (1, C, H, W) and the level on the [0, 1] scale: a network or its `estimate`. Images are uint8
+    tensors (C, H, W). The noise of image i at each level comes from seed + i, so that every call sees the same
+    noise.
     """
     result = {}
     for sigma in sigmas:
@@ -263,7 +264,7 @@ class Trainer:
         error = (restored.float() - clean).square().mean((1, 2, 3))
         loss = (error / (sigma + 2 / 255)).mean()
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self._clip_gradient()
         for group in self.optimiser.param_groups:
             group["lr"] = rate

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from .certificate import Certificate, certify
 from .denoisers import Denoiser
-from .presets import architecture_from_dict, architecture_to_dict, build
 from .devices import choose_device
 from .errors import InputError, WeightsError
 from .images import write_bytes
+from .presets import architecture_from_dict, architecture_to_dict, build
 
 KIND = "pnp-denoiser"
 LOAD_GRID, SAVE_GRID = 32, 64
@@ -62,6 +62,32 @@ def locate(name: str | Path) -> Path:
             return shipped
     known = sorted(p.stem for folder in shipped_folders() for p in folder.glob("*.safetensors"))
     raise WeightsError(f"'{name}': no shipped weights of that name ({', '.join(known)}) and not a .safetensors file")
+
+
+class Shelf:
+    """Weights by the kind of image: NAME for colour, and for grey images the shipped NAME-grey where there is one.
+
+    The file called NAME is loaded at once, so that errors come early; the other when it is first needed.
+    """
+
+    def __init__(self, name: str | Path, device: torch.device | str = "cpu") -> None:
+        self.name, self.device = str(name), device
+        self._loaded = {self.name: load(name, device)}
+
+    def get(self, channels: int) -> LoadedDenoiser:
+        """The denoiser for images of `channels` channels.
+
+        Raises
+        ------
+        InputError
+            If its file is damaged.
+        """
+        name = self.name
+        if channels == 1 and any((folder / f"{name}-grey.safetensors").is_file() for folder in shipped_folders()):
+            name += "-grey"
+        if name not in self._loaded:
+            self._loaded[name] = load(name, self.device)
+        return self._loaded[name]
 
 
 def shipped_folders() -> list[Path]:

@@ -42,7 +42,7 @@ def test_the_reference_matters_and_stays(network: ConditionedNetwork) -> None:
     network.condition(second, 0.1)(x, 0.1)
     assert torch.equal(operator(x, 0.1), before)
     assert not torch.allclose(network.condition(second, 0.1)(x, 0.1), before, atol=1e-4)
-    with pytest.raises(ValueError, match="another|conditioned on"):
+    with pytest.raises(ValueError, match="conditioned on"):
         operator(torch.rand(1, 3, 16, 24), 0.1)
 
 

@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
-from pnp_cli import Ensemble, certify, psnr, to_tensor
+from pnp_cli import Ensemble, certify, condition, psnr, to_tensor
 from pnp_cli.denoisers import EulerArchitecture
-from pnp_cli.presets import PRESETS, architecture_from_dict, architecture_to_dict, build
 from pnp_cli.images import Image
+from pnp_cli.presets import PRESETS, architecture_from_dict, architecture_to_dict, build
 
-from .helpers import small_network
+from .helpers import small_conditioned, small_network
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -25,7 +25,7 @@ def test_shapes(preset: str, shape: tuple[int, ...]) -> None:
         assert network(torch.rand(shape), torch.full(shape[:1], 0.1)).shape == shape
 
 
-@pytest.mark.parametrize("preset", ["huber", "euler"])
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "dncnn"])
 def test_presets_start_averaged(preset: str) -> None:
     network = build(PRESETS[preset])
     network.initialise()
@@ -74,10 +74,30 @@ def test_ensemble_commutes_with_flips_and_rotations() -> None:
         torch.testing.assert_close(ensemble(change(x), 0.1), change(ensemble(x, 0.1)))
 
 
+def test_conditioned_ensemble_is_that_of_the_two_passes() -> None:
+    """Each symmetry takes its own reference, so the mean is that of the whole restoration."""
+    network = small_conditioned()
+    x = torch.rand(1, 3, 8, 12)
+    ensemble = condition(Ensemble(network), x, 0.1)
+    total = torch.zeros_like(x)
+    for flip in (False, True):
+        for turns in range(4):
+            turned = torch.rot90(x.flip(3) if flip else x, turns, (2, 3))
+            back = torch.rot90(network.estimate(turned, 0.1), -turns, (2, 3))
+            total += back.flip(3) if flip else back
+    torch.testing.assert_close(ensemble(x, 0.1), total / 8)
+    assert certify(ensemble).averaged
+    plain = small_network()
+    assert condition(plain, x, 0.1) is plain
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_architecture_round_trip(preset: str) -> None:
     architecture = PRESETS[preset]
     assert architecture_from_dict(architecture_to_dict(architecture)) == architecture
+
+
+PLAIN = {"family": "euler", "scales": [2], "filters": 4, "activation": "huber"}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +113,13 @@ def test_architecture_round_trip(preset: str) -> None:
         {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "kernel_size": 4},
         {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "width": 2},
         {"family": "euler", "scales": ["a"], "filters": 4, "activation": "huber"},
+        {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "image_channels": 2},
         {"family": "dncnn", "depth": 0},
+        {"family": "conditioned", "plain": {}, "scales": [2], "filters": 4, "maps": 2, "guide_widths": [4, 4, 4]},
+        {"family": "conditioned", "plain": PLAIN, "scales": [3], "filters": 4, "maps": 2, "guide_widths": [4, 4, 4]},
+        {"family": "conditioned", "plain": PLAIN, "scales": [2], "filters": 4, "maps": 2, "guide_widths": [4, 4]},
+        {"family": "conditioned", "plain": PLAIN, "scales": [2], "filters": 4, "maps": 2, "guide_widths": [4, 5, 4]},
+        {"family": "conditioned", "plain": 3, "scales": [2], "filters": 4, "maps": 2, "guide_widths": [4, 4, 4]},
     ],
     ids=str,
 )

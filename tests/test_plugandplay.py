@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from pnp_cli import Blur, Settings, UsageError, certify, kernels, plan_deblurring, to_tensor
 from pnp_cli.certificate import Certificate
+from pnp_cli.conditioned import Conditioned
 from pnp_cli.images import Image
 from pnp_cli.plugandplay import Plan
 from pnp_cli.solvers import Status, fixed_point
 
-from .helpers import psnr_of, small_network
+from .helpers import psnr_of, small_conditioned, small_network
 
 NOISE = 2.55 / 255
 KERNEL = kernels.motion(7, 20)
@@ -101,6 +102,46 @@ def test_false_certificate_is_caught_in_the_run(photo: Image) -> None:
     assert p.run().violations
 
 
+@pytest.mark.parametrize(("refresh", "warm", "references"), [(1, 20, 1), (4, 20, 4), (40, 20, 21), (3, 0, 1)])
+def test_references_are_renewed_then_frozen(photo: Image, refresh: int, warm: int, references: int) -> None:
+    _, blur, y = problem(photo)
+    network = small_conditioned().double()
+    settings = Settings.for_noise(NOISE, refresh=refresh, continuation=warm, max_iter=300, tol=1e-5)
+    p = plan_deblurring(y, blur, network, certify(network), settings)
+    assert p.references == references
+    renewals: list[int] = []
+    condition = network.condition
+
+    def spy(reference: Tensor, sigma: float) -> Conditioned:
+        renewals.append(len(seen))
+        return condition(reference, sigma)
+
+    seen: list[Tensor] = []
+    network.condition = spy  # type: ignore[method-assign, assignment]
+    solution = p.run(lambda _, x: seen.append(x))
+    assert len(renewals) == references
+    assert renewals[-1] == warm, "the last reference is taken when the warm-up ends"
+    assert all(iteration < warm for iteration in renewals[:-1])
+    # From the freeze on it is one averaged map: the checks hold and the residual never grows.
+    assert solution.violations == ()
+    residuals = [record.residual for record in solution.records if not record.warm]
+    assert all(b <= a for a, b in pairwise(residuals))
+    assert torch.equal(p.operator(seen[-2]), seen[-1])
+    again = p.run()
+    assert torch.equal(again.value, solution.value), "a second run takes its references anew"
+
+
+def test_no_refresh_is_the_plain_network(photo: Image) -> None:
+    _, blur, y = problem(photo)
+    network = small_conditioned().double()
+    settings = Settings.for_noise(NOISE, refresh=0, max_iter=25)
+    certificate = certify(network)
+    conditioned = plan_deblurring(y, blur, network, certificate, settings)
+    plain = plan_deblurring(y, blur, network.plain, certificate, settings)
+    assert conditioned.references == 0
+    assert torch.equal(conditioned.run().value, plain.run().value)
+
+
 @pytest.mark.parametrize(
     "choices",
     [
@@ -111,6 +152,7 @@ def test_false_certificate_is_caught_in_the_run(photo: Image) -> None:
         {"tol": math.inf},
         {"step": math.nan},
         {"max_iter": 0},
+        {"refresh": -1},
         {"data_term": "other"},
     ],
     ids=str,

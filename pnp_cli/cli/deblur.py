@@ -22,7 +22,7 @@ def deblur(
     disk: o.Disk = None,
     kernel: o.KernelFile = None,
     sigma: o.Sigma = "auto",
-    weights: o.Weights = "huber",
+    weights: o.Weights = "conditioned",
     data_term: Annotated[
         str,
         typer.Option(
@@ -60,6 +60,16 @@ def deblur(
             help="Start with a strong denoiser and relax; frozen after 20 iterations.",
         ),
     ] = True,
+    refresh: Annotated[
+        int,
+        typer.Option(
+            "--refresh",
+            metavar="N",
+            min=0,
+            help="How often conditioned weights take a new reference during the start; then it is frozen. "
+            "0 uses their plain network.",
+        ),
+    ] = 4,
     tol: Annotated[float, typer.Option("--tol", help="Relative residual at which to stop.")] = 1e-4,
     max_iter: Annotated[int, typer.Option("--max-iter", min=1, help="Limit of all iterations.")] = 200,
     reference: Annotated[
@@ -98,7 +108,7 @@ def deblur(
     from ..plugandplay import Settings, plan_deblurring
     from ..solvers import Status
     from ..tensors import from_tensor, to_tensor
-    from ..weights import load
+    from ..weights import Shelf
 
     def settings_for(noise: float) -> Settings:
         return Settings.for_noise(
@@ -110,6 +120,7 @@ def deblur(
             ridge=ridge,
             box=box,
             continuation=Settings.continuation if continuation else 0,
+            refresh=refresh,
             tol=tol,
             max_iter=max_iter,
         )
@@ -117,8 +128,7 @@ def deblur(
     settings_for(level or 0.0)  # refuses what makes no sense before any work
     truth = read_image(reference) if reference else None
     place = choose_device(device)
-    loaded = load(weights, place)
-    say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
+    shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
     operators: dict[tuple[int, int], Blur] = {}
 
@@ -129,11 +139,12 @@ def deblur(
             operators.clear()
             operators[image.size] = Blur(psf, image.size, device=place)
         operator = operators[image.size]
+        loaded = shelf.get(image.pixels.shape[2])
         noise = level if level is not None else 255 * estimate_noise(image.pixels)
         y = to_tensor(image, place)
         plan = plan_deblurring(y, operator, loaded.network, loaded.certificate, settings_for(noise))
-        warm = len(plan.warm_up)
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {operator.boundary.name} boundary", quiet)
+        say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
         say(f"blur        L = ‖K‖² = {operator.lipschitz:.6g}, μ = {operator.strong_convexity:.3g}", quiet)
         for line in report.guarantee_lines(plan.guarantee, plan.settings):
@@ -151,13 +162,13 @@ def deblur(
             return Outcome(None, fields)
         with progress(name, max_iter, quiet) as show:
             solution = plan.run(lambda r, _: show(r.iteration, f"iteration {r.iteration}, residual {r.relative:.1e}"))
-        for line in report.solution_lines(solution, plan.settings, warm):
+        for line in report.solution_lines(solution, plan):
             say(line, quiet)
         for violation in solution.violations[:5]:
             say(f"{name}: VIOLATION {violation}")
         if strict and not solution.converged:
             say(f"{name}: not converged, as --strict asks for; raise --max-iter or --tol")
-        fields["solution"] = report.solution_dict(solution, warm)
+        fields["solution"] = report.solution_dict(solution, plan)
         if solution.status is Status.DIVERGED:
             raise DivergenceError(
                 "the iteration diverged, nothing was written; use certified weights and an admissible step"

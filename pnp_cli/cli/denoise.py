@@ -17,7 +17,7 @@ def denoise(
     inputs: o.Inputs,
     output: o.Output = None,
     sigma: o.Sigma = "auto",
-    weights: o.Weights = "huber",
+    weights: o.Weights = "conditioned",
     repeat: Annotated[
         int, typer.Option("--repeat", min=1, help="Apply the denoiser N times and report every residual.")
     ] = 1,
@@ -37,6 +37,10 @@ def denoise(
 ) -> None:
     """Remove Gaussian noise from images.
 
+    With conditioned weights in two passes: the plain network makes a first estimate, from which the thresholds of
+    the second pass are computed. For that frozen reference the second pass is averaged; the composite is not known
+    to be nonexpansive. With --weights huber all of it is.
+
     Example: pnp denoise noisy.png -o clean.png --sigma 25
     """
     level = o.read_level(sigma, "--sigma")
@@ -47,6 +51,7 @@ def denoise(
     import torch
 
     from .. import report
+    from ..conditioned import ConditionedNetwork, condition
     from ..conditions import RunningChecks
     from ..denoisers import Ensemble
     from ..devices import choose_device, describe_device
@@ -54,30 +59,36 @@ def denoise(
     from ..noise import estimate_noise
     from ..solvers import fixed_point
     from ..tensors import from_tensor, to_tensor
-    from ..weights import load
+    from ..weights import Shelf
 
     place = choose_device(device)
-    loaded = load(weights, place)
-    network = Ensemble(loaded.network) if ensemble else loaded.network
-    certificate = loaded.certificate
-    say(f"denoiser    {loaded.name}, {report.certificate_line(certificate)}", quiet)
+    shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
 
     def work(image: Image, name: str) -> Outcome:
+        loaded = shelf.get(image.pixels.shape[2])
+        certificate = loaded.certificate
+        network = Ensemble(loaded.network) if ensemble else loaded.network
+        two_passes = isinstance(loaded.network, ConditionedNetwork)
         value = level if level is not None else 255 * estimate_noise(image.pixels)
         origin = "given" if level is not None else "estimated"
         # The iterates are not projected, so the map is the network itself.
         checks = RunningChecks(certificate.alpha, box=False) if certificate.averaged else None
+        say(f"{name}: sigma {value:.4g} (0-255 scale, {origin})", quiet)
+        for line in report.denoiser_lines(loaded.name, certificate, two_passes):
+            say(line, quiet)
+        noisy = to_tensor(image, place)
         with progress(name, repeat, quiet) as show:
+            with torch.no_grad():
+                operator = condition(network, noisy, value / 255)
             solution = fixed_point(
-                lambda x: network(x, value / 255),
-                to_tensor(image, place),
+                lambda x: operator(x, value / 255),
+                noisy,
                 tol=0.0,
                 max_iter=repeat,
                 checks=checks,
                 callback=lambda record, _: show(record.iteration, f"{record.iteration}/{repeat}"),
             )
-        say(f"{name}: sigma {value:.4g} (0-255 scale, {origin})", quiet)
         if repeat > 1:
             for record in solution.records:
                 say(f"  application {record.iteration:3d}: residual {record.residual:.6g}", quiet)
@@ -90,7 +101,8 @@ def denoise(
         fields = {
             "weights": loaded.name,
             "weights_sha256": loaded.sha256,
-            "averaged": certificate.averaged,
+            "averaged": certificate.averaged and not two_passes,
+            "averaged_for_fixed_reference": certificate.averaged,
             "alpha": certificate.alpha,
             "sigma": value,
             "sigma_origin": origin,

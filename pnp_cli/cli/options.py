@@ -39,7 +39,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per fi
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N. Only auto falls back.")]
 Weights = Annotated[
-    str, typer.Option("--weights", "-w", help="Shipped weights (huber, euler, dncnn) or a .safetensors file.")
+    str,
+    typer.Option(
+        "--weights",
+        "-w",
+        help="Shipped weights (conditioned, huber: each with its own for grey images; euler, dncnn) or a .safetensors "
+        "file.",
+    ),
 ]
 AllowUnsafe = Annotated[
     bool, typer.Option("--allow-unsafe", help="Run even though a convergence condition does not hold.")

@@ -66,7 +66,10 @@ def train_denoiser(
     batch: Annotated[int, typer.Option("--batch", min=1, help="Crops per step.")] = 10,
     crop: Annotated[int, typer.Option("--crop", min=8, help="Side of the crops; a multiple of 8.")] = 64,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Adam's rate at the start. Default: 0.004; conditioned 0.002; dncnn 0.001.")
+        float | None,
+        typer.Option(
+            "--learning-rate", help="Adam's rate at the start. Default: 0.004; conditioned 0.002; dncnn 0.001."
+        ),
     ] = None,
     val: Annotated[Path | None, typer.Option("--val", metavar="DIR", help="Folder of validation images.")] = None,
     val_limit: Annotated[
@@ -92,12 +95,12 @@ def train_denoiser(
 
     Example: pnp train-denoiser photos/ -o mine.safetensors --val more/ --time-budget 60
     """
-    from ..data import bundled_images, load_folders, to_grey
-    from ..presets import PRESETS
-    from ..devices import choose_device, describe_device
-    from ..report import certificate_line
     from ..conditioned import ConditionedArchitecture
+    from ..data import bundled_images, load_folders, to_grey
     from ..denoisers import EulerNetwork
+    from ..devices import choose_device, describe_device
+    from ..presets import PRESETS
+    from ..report import certificate_line
     from ..training import Trainer, TrainingConfig, export, validate
     from ..weights import load, save
 
