@@ -4,7 +4,8 @@
 
 KERNELS is a folder of .npy, .mat or .png kernels. Noise is Gaussian, not clipped; every method knows its
 level (0-255 scale), except "wiener", scikit-image's unsupervised_wiener, which estimates it; "ista" is
-`pnp ista --fista`, "least-squares" is `pnp deblur --data-term least-squares`, "deblur" is `pnp deblur`.
+`pnp ista --fista`, "deblur" is `pnp deblur`, "deblur huber" the same with the plain denoiser, "least-squares" is
+`pnp deblur --data-term least-squares`.
 PSNR has peak 1.0 over the full frame, SSIM as in `pnp psnr`.
 """
 
@@ -49,7 +50,7 @@ class Restored:
     converged: bool = True
 
 
-METHODS = ["blurred", "wiener", "ista", "least-squares", "deblur"]
+METHODS = ["blurred", "wiener", "ista", "least-squares", "deblur huber", "deblur"]
 Method = Callable[[Tensor, Blur, np.ndarray, float], Restored]
 
 
@@ -79,7 +80,7 @@ def plug_and_play(name: str, device: torch.device, **choices: object) -> Method:
     loaded = weights.load(name, device)
 
     def restore(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
-        settings = Settings.for_noise(noise, **choices)  # type: ignore[arg-type]
+        settings = Settings.for_noise(noise, loaded.network, **choices)  # type: ignore[arg-type]
         plan = plan_deblurring(y, blur, loaded.network, loaded.certificate, settings)
         plan.guarantee.require()
         solution = plan.run()
@@ -97,7 +98,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=10, help="the first so many images")
     parser.add_argument("--sigma", nargs="+", type=float, default=[2.55, 7.65], help="noise, 0-255 scale")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--weights", default="huber")
+    parser.add_argument("--weights", default="conditioned")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
 
@@ -108,6 +109,7 @@ def main() -> None:
         "ista": sparse,
         "least-squares": plug_and_play(arguments.weights, device, data_term="least-squares"),
         "deblur": plug_and_play(arguments.weights, device),
+        "deblur huber": plug_and_play("huber", device),
     }
     methods = {name: available[name] for name in arguments.methods}
     images = load_images(arguments.images, arguments.limit)

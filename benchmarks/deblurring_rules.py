@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--strength", nargs="+", type=float, default=[0.5, 0.7, 1, 1.4, 2], help="times sigma")
     parser.add_argument("--scale", nargs="+", type=float, default=[0.02, 0.05, 0.1, 0.2], help="gamma is noise²/scale")
     parser.add_argument("--max-iter", type=int, default=35)
-    parser.add_argument("--weights", default="huber")
+    parser.add_argument("--weights", default="conditioned")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
 
@@ -99,6 +99,7 @@ def main() -> None:
                 choices = [
                     Settings.for_noise(
                         sigma / 255,
+                        loaded.network,
                         data_term=arguments.method,
                         strength=strength * sigma / 255,
                         envelope=h / sigma,

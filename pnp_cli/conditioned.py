@@ -40,10 +40,10 @@ class ConditionedArchitecture:
     plain: EulerArchitecture
     scales: tuple[int, ...]
     filters: int
+    guide_widths: tuple[int, int, int]
+    """Channels of the guide at a half, a quarter and an eighth of the resolution."""
     maps: int = 23
     """Guide maps per scale; the noise level is one more, added by the operator."""
-    guide_widths: tuple[int, int, int] = (32, 64, 96)
-    """Channels of the guide at a half, a quarter and an eighth of the resolution."""
     family: Literal["conditioned"] = "conditioned"
 
     def __post_init__(self) -> None:

@@ -91,24 +91,34 @@ class _ClipToField(torch.autograd.Function):
 
 
 class HuberField(nn.Module):
-    """S(t) = clip(t, −λ, λ), λ = exp(projection of guide maps): the gradient of Huber functions of many widths.
+    """S(t) = Σⱼ wⱼ clip(t, −λⱼ, λⱼ), the gradient of a mixture of Huber functions whose widths are fields.
 
-    λ varies over positions and filters. It is computed from maps that do not depend on t, so S is componentwise
-    and its slopes are in [0, 1], whatever the maps are.
+    λ₁ = λ·eʳ and λ₂ = λ·e⁻ʳ, with λ = exp(projection of guide maps) varying over positions and filters, and the
+    spread r and the weights w on the simplex learned per filter. The maps do not depend on t, so S is
+    componentwise and its slopes are in [0, 1], whatever the maps are.
     """
 
     def __init__(self, filters: int, maps: int) -> None:
         super().__init__()
         self.projection = nn.Conv2d(maps, filters, 1)
+        self.spread = nn.Parameter(torch.ones(filters))
+        self.balance = nn.Parameter(torch.zeros(filters))
 
     def forward(self, t: Tensor, maps: Tensor) -> Tensor:
-        """Apply S to `t` of shape (B, F, H, W) with guide maps (B, maps, H, W)."""
+        """Apply S to `t` of shape (B, F, H, W) with guide maps (B, maps, H, W). Without autograd `t` is reused."""
         level = self.projection(maps)
+        spread, weight = self.spread[:, None, None], torch.sigmoid(self.balance)[:, None, None]
         if torch.is_grad_enabled():
-            return _ClipToField.apply(t, level)  # type: ignore[no-untyped-call]
-        threshold = level.exp_()  # in place: memory traffic is what this costs
+            wide = _ClipToField.apply(t, level + spread)  # type: ignore[no-untyped-call]
+            return torch.lerp(_ClipToField.apply(t, level - spread), wide, weight)  # type: ignore[no-untyped-call]
+        # In place where possible: memory traffic is what this costs.
+        threshold = level.add_(spread).exp_()
+        wide = torch.minimum(t, threshold)
+        torch.maximum(wide, threshold.neg_(), out=wide)
+        threshold.mul_(-torch.exp(-2 * spread))
         torch.minimum(t, threshold, out=t)
-        return torch.maximum(t, threshold.neg_(), out=t)
+        torch.maximum(t, threshold.neg_(), out=t)
+        return t.lerp_(wide, weight)
 
 
 Activation = BiasedReLU | HuberMixture | HuberField

@@ -77,16 +77,22 @@ class Settings:
     def for_noise(
         cls,
         noise: float,
+        denoiser: nn.Module | None = None,
         *,
         data_term: DataTerm = "envelope",
         strength: float | None = None,
         envelope: float | None = None,
         **others: Any,
     ) -> Settings:
-        """Settings for measurement noise of standard deviation `noise` ([0, 1] scale); what is given wins."""
-        h = rule_envelope(noise) if envelope is None else envelope
+        """Settings for measurement noise of standard deviation `noise` ([0, 1] scale); what is given wins.
+
+        They are those for a plain network, or for a conditioned one if `denoiser` is one.
+        """
+        guided = isinstance(denoiser, ConditionedNetwork) and others.get("refresh", cls.refresh) > 0
+        rule = CONDITIONED_RULE if guided else PLAIN_RULE
+        h = rule.envelope(noise) if envelope is None else envelope
         if strength is None:
-            strength = rule_strength(noise, h if data_term == "envelope" else LEAST_SQUARES_STEP)
+            strength = rule.strength(noise, h if data_term == "envelope" else LEAST_SQUARES_STEP)
         return cls(strength, h, data_term, **others)
 
 
@@ -94,18 +100,35 @@ LEAST_SQUARES_STEP = 1.9
 """Default step of the least-squares term, times 1/L: near the end of the interval, where it is fastest."""
 
 
-def rule_envelope(noise: float) -> float:
-    """h for a noise level; fitted on blurred images of the BSDS500 validation set."""
-    return 0.1 / max(noise, MIN_NOISE)
+@dataclass(frozen=True)
+class Rule:
+    """h and strength for a noise level, fitted on blurred images by `benchmarks.deblurring_rules`.
 
-
-def rule_strength(noise: float, h: float) -> float:
-    """Denoiser strength for a noise level and a data weight h; fitted likewise.
-
-    Along strength² ∝ h the fixed points have about the same quality.
+    Attributes
+    ----------
+    weight : h is weight/noise.
+    scale, power : the strength on the 0-255 scale is scale·levelᵖᵒʷᵉʳ for that h, level = 255·noise.
     """
-    level = 255 * max(noise, MIN_NOISE)
-    return 2.35 * level**0.41 / 255 * math.sqrt(h / rule_envelope(noise))
+
+    weight: float
+    scale: float
+    power: float
+
+    def envelope(self, noise: float) -> float:
+        """h for noise of standard deviation `noise`, [0, 1] scale."""
+        return self.weight / max(noise, MIN_NOISE)
+
+    def strength(self, noise: float, h: float) -> float:
+        """Denoiser strength for a noise level and a data weight h, all on the [0, 1] scale.
+
+        Along strength² ∝ h the fixed points have about the same quality.
+        """
+        level = 255 * max(noise, MIN_NOISE)
+        return self.scale * level**self.power / 255 * math.sqrt(h / self.envelope(noise))
+
+
+PLAIN_RULE = Rule(0.1, 2.35, 0.41)
+CONDITIONED_RULE = Rule(0.2, 5.66, 0.37)
 
 
 class PlugAndPlayMap:

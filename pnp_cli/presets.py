@@ -16,8 +16,8 @@ HUBER_GREY = EulerArchitecture(scales=(2, 4) * 6, filters=48, activation="huber"
 PRESETS: dict[str, Architecture] = {
     "huber": HUBER,
     "huber-grey": HUBER_GREY,
-    "conditioned": ConditionedArchitecture(HUBER, scales=(2, 4) * 4, filters=80),
-    "conditioned-grey": ConditionedArchitecture(HUBER_GREY, scales=(2, 4) * 4, filters=48),
+    "conditioned": ConditionedArchitecture(HUBER, (2, 4) * 4, 80, guide_widths=(32, 64, 64)),
+    "conditioned-grey": ConditionedArchitecture(HUBER_GREY, (2, 4) * 4, 48, guide_widths=(24, 48, 48)),
     "euler": EulerArchitecture(scales=(1,) * 6, filters=64, activation="relu", width=64),
     "dncnn": DnCNNArchitecture(),
 }

@@ -56,6 +56,8 @@ class TrainingConfig:
     learning_rate: float = 4e-3
     final_rate: float = 0.02
     """Learning rate at the end, as a fraction of `learning_rate`."""
+    warm_up: int = 200
+    """Steps over which the learning rate rises linearly at the start, ≥ 1."""
     clip: float = 1.0
     """Largest norm of the gradient, relative to a running mean of its norm times 4; 0 switches it off."""
     seed: int = 0
@@ -247,7 +249,8 @@ class Trainer:
     def _learning_rate(self) -> float:
         c = self.config
         cosine = (1 + math.cos(math.pi * self.progress)) / 2
-        return c.learning_rate * (c.final_rate + (1 - c.final_rate) * cosine)
+        warm_up = min(1.0, (self.step + 1) / c.warm_up)
+        return c.learning_rate * warm_up * (c.final_rate + (1 - c.final_rate) * cosine)
 
     def _train_step(self, rate: float) -> float:
         c = self.config

@@ -12,7 +12,7 @@ import torch
 from pnp_cli import weights
 from pnp_cli.images import Image, read_image, write_image
 
-from .helpers import installed_command, small_network
+from .helpers import installed_command, small_conditioned, small_network
 
 SAMPLES = Path(__file__).parent.parent / "sample_images"
 
@@ -45,6 +45,15 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     assert weights.save(path, small_network()).averaged
+    return path
+
+
+@pytest.fixture(scope="session")
+def conditioned_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weight file of `small_conditioned`."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "guided.safetensors"
+    assert weights.save(path, small_conditioned()).averaged
     return path
 
 

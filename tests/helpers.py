@@ -43,6 +43,18 @@ def relative_dot_test(
     assert abs(left - right) <= 1e-12 * scale, f"<Au, v> = {left!r}, <u, A'v> = {right!r}"
 
 
+def steepest(network: Callable[..., torch.Tensor], x: torch.Tensor, sigma: float, iterations: int = 25) -> float:
+    """Largest ‖J d‖/‖d‖ found by power iteration on JᵀJ at x, in the precision of x."""
+    d = torch.randn_like(x)
+    slope = 0.0
+    for _ in range(iterations):
+        d = d / d.norm()
+        _, forward = torch.autograd.functional.jvp(lambda v: network(v, sigma), x, d)
+        slope = max(slope, float(forward.norm()))
+        _, d = torch.autograd.functional.vjp(lambda v: network(v, sigma), x, forward)
+    return slope
+
+
 def psnr_of(reference: np.ndarray, test: np.ndarray) -> float:
     """PSNR by scikit-image, independent of ours."""
     from skimage.metrics import peak_signal_noise_ratio

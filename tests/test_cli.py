@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from pnp_cli import read_image, weights
+from pnp_cli import read_image, to_tensor, weights
 from pnp_cli.images import Image, write_image
 
 from .conftest import Run
@@ -118,6 +118,47 @@ def test_denoise_repeat_is_nonincreasing(pnp: Run, photo_file: Path, small_weigh
     assert residuals == sorted(residuals, reverse=True)
     assert "the residuals are nonincreasing" in result.stderr.decode()
     assert photo_file.with_name("photo.denoised.png").exists()
+
+
+def test_denoise_in_two_passes_says_what_is_proven(pnp: Run, photo_file: Path, conditioned_weights: Path) -> None:
+    common = ("denoise", photo_file, "-s", 20, "-w", conditioned_weights, "--json")
+    result = pnp(*common, "--repeat", 5, "-o", photo_file.with_name("five.png"))
+    fields = json.loads(result.stdout)
+    assert fields["averaged"] is False
+    assert fields["averaged_for_fixed_reference"] is True
+    assert fields["residuals"] == sorted(fields["residuals"], reverse=True)
+    assert fields["violations"] == []
+    assert "second pass: averaged for its fixed reference" in result.stderr.decode()
+    assert "not known to be nonexpansive" in result.stderr.decode()
+    once = photo_file.with_name("once.png")
+    assert pnp(*common, "-o", once).returncode == 0
+    network = weights.load(conditioned_weights).network
+    expected = network.estimate(to_tensor(read_image(photo_file)), 20 / 255)
+    np.testing.assert_allclose(to_tensor(read_image(once)), expected.clamp(0, 1), atol=0.51 / 255)
+
+
+def test_deblur_freezes_its_reference(pnp: Run, photo_file: Path, conditioned_weights: Path) -> None:
+    blurred = make_blurred(pnp, photo_file)
+    common = ("deblur", blurred, *KERNEL, "-w", conditioned_weights, "--json")
+    result = pnp(*common, "-o", photo_file.with_name("a.png"), "--refresh", 3)
+    solution = json.loads(result.stdout)["solution"]
+    assert solution["references"] == 3
+    assert solution["guaranteed_from_iteration"] == 21
+    assert solution["violations"] == []
+    assert solution["residuals"][20:] == sorted(solution["residuals"][20:], reverse=True)
+    assert "3 references, the last frozen at iteration 21" in result.stderr.decode()
+    result = pnp(*common, "-o", photo_file.with_name("b.png"), "--refresh", 0)
+    assert json.loads(result.stdout)["solution"]["references"] == 0
+    assert "references" not in result.stderr.decode()
+    assert pnp(*common, "--refresh", -1).returncode == 2
+
+
+def test_grey_images_get_the_grey_weights(pnp: Run, photo: Image, tmp_path: Path) -> None:
+    grey, colour = tmp_path / "grey.png", tmp_path / "colour.png"
+    write_image(photo.with_pixels(photo.pixels[:, :, :1]), grey)
+    write_image(photo, colour)
+    result = pnp("denoise", grey, colour, "-o", f"{tmp_path}/out/", "-s", 10, "-w", "huber", "--json", "-q")
+    assert [json.loads(line)["weights"] for line in result.stdout.splitlines()] == ["huber-grey", "huber"]
 
 
 def test_denoise_estimates_the_noise(pnp: Run, photo: Image, tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from pnp_cli import Ensemble, Trainer, TrainingConfig, UsageError, certify, weights
 from pnp_cli.conditioned import ConditionedArchitecture, ConditionedNetwork, SelfReferenced
-from pnp_cli.denoisers import Denoiser, EulerArchitecture, EulerNetwork
+from pnp_cli.denoisers import EulerArchitecture, EulerNetwork
 from pnp_cli.layers import HuberField
 from pnp_cli.presets import build
 from pnp_cli.training import export
 
-from .helpers import small_conditioned
+from .helpers import small_conditioned, steepest
 
 
 @pytest.fixture
@@ -51,18 +51,6 @@ def test_self_reference_freezes_at_the_first_call(network: ConditionedNetwork) -
     denoiser = SelfReferenced(network)
     assert torch.equal(denoiser(first, 0.1), network.estimate(first, 0.1))
     assert torch.equal(denoiser(second, 0.1), network.condition(first, 0.1)(second, 0.1))
-
-
-def steepest(network: Denoiser, x: Tensor, sigma: float, iterations: int = 25) -> float:
-    """Largest ‖J d‖/‖d‖ found by power iteration on JᵀJ at x, in the precision of x."""
-    d = torch.randn_like(x)
-    slope = 0.0
-    for _ in range(iterations):
-        d = d / d.norm()
-        _, forward = torch.autograd.functional.jvp(lambda v: network(v, sigma), x, d)
-        slope = max(slope, float(forward.norm()))
-        _, d = torch.autograd.functional.vjp(lambda v: network(v, sigma), x, forward)
-    return slope
 
 
 @pytest.mark.parametrize("scale", [0.02, 1.0, 30.0])
@@ -146,7 +134,7 @@ def test_training_leaves_the_plain_network_as_it_is(network: ConditionedNetwork)
 
 def test_grey_networks_take_the_channels_of_a_colour_image_one_by_one() -> None:
     plain = EulerArchitecture((2, 4), 12, "huber", width=1, image_channels=1)
-    network = build(ConditionedArchitecture(plain, (2, 4), 12, 5, (4, 8, 4)))
+    network = build(ConditionedArchitecture(plain, (2, 4), 12, (4, 8, 4), 5))
     assert isinstance(network, ConditionedNetwork)
     network.initialise()
     x = torch.rand(2, 3, 9, 8)

@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from pnp_cli import InputError, WeightsError, weights
+from pnp_cli import InputError, WeightsError, condition, to_tensor, weights
 from pnp_cli.denoisers import DnCNNArchitecture
-from pnp_cli.presets import build
+from pnp_cli.images import Image
+from pnp_cli.presets import PRESETS, build
 
-from .helpers import small_network
+from .helpers import small_network, steepest
 
 
 def header_of(path: Path) -> dict[str, str]:
@@ -141,13 +142,40 @@ def test_missing_files() -> None:
         weights.load("nowhere/else.safetensors")
 
 
+SHIPPED = {path.stem: path for folder in weights.shipped_folders() for path in folder.glob("*.safetensors")}
+CERTIFIED = sorted(set(SHIPPED) - {"dncnn"})
+
+
 def test_shipped_files() -> None:
-    """What ships is certified, says how it was trained, and is small."""
-    paths = {path.stem: path for folder in weights.shipped_folders() for path in folder.glob("*.safetensors")}
-    assert set(paths) == {"huber", "euler", "dncnn"}
-    assert sum(path.stat().st_size for path in paths.values()) < 3e6
-    for name, path in paths.items():
+    """Every preset has its file, its model card and its log; together they are small."""
+    assert set(SHIPPED) == set(PRESETS)
+    assert sum(path.stat().st_size for path in SHIPPED.values()) < 8e6
+    for name, path in SHIPPED.items():
         loaded = weights.load(name)
-        assert loaded.certificate.averaged == (name != "dncnn")
-        assert json.loads(header_of(path)["certificate"])["averaged"] == (name != "dncnn")
+        assert loaded.network.architecture == PRESETS[name]
         assert {"data", "sigma", "seed", "steps", "seconds"} <= set(loaded.training)
+        assert path.with_suffix(".md").is_file()
+
+
+@pytest.mark.parametrize("name", CERTIFIED)
+def test_shipped_certificates_are_tight(name: str) -> None:
+    loaded = weights.load(name, grid=64, lower=True)
+    assert loaded.certificate.averaged
+    assert json.loads(header_of(SHIPPED[name])["certificate"])["averaged"]
+    for layer in loaded.certificate.layers:
+        assert layer.norm_lower is not None
+        assert layer.norm_lower <= layer.norm_upper <= 1.01 * layer.norm_lower, layer.name
+
+
+@pytest.mark.parametrize("name", CERTIFIED)
+def test_no_attack_on_a_shipped_network_exceeds_one(name: str, photo: Image) -> None:
+    """Gradient ascent of |J d|/|d| at a noisy photograph; for a conditioned network at a fixed reference, too."""
+    network = weights.load(name).network.double()
+    clean = to_tensor(photo, dtype=torch.float64)[:, : network.image_channels, 20:44, 20:44]
+    noisy = clean + 25 / 255 * torch.randn_like(clean)
+    for sigma in (5 / 255, 50 / 255):
+        for operator in {network, condition(network, noisy, sigma)}:
+            assert steepest(operator, noisy, sigma, iterations=8) <= 1 + 1e-9
+            attacked = noisy + 0.1 * torch.randn_like(noisy)
+            apart = float((attacked - noisy).norm())
+            assert float((operator(attacked, sigma) - operator(noisy, sigma)).norm()) <= apart

@@ -99,6 +99,8 @@ def deblur(
         if hint:
             say(hint, quiet)
 
+    from torch import nn
+
     from .. import report
     from ..devices import choose_device, describe_device
     from ..images import read_image
@@ -110,9 +112,10 @@ def deblur(
     from ..tensors import from_tensor, to_tensor
     from ..weights import Shelf
 
-    def settings_for(noise: float) -> Settings:
+    def settings_for(noise: float, denoiser: nn.Module | None = None) -> Settings:
         return Settings.for_noise(
             noise / 255,
+            denoiser,
             data_term=data_term,  # type: ignore[arg-type]
             strength=given / 255 if given is not None else None,
             envelope=envelope,
@@ -142,7 +145,7 @@ def deblur(
         loaded = shelf.get(image.pixels.shape[2])
         noise = level if level is not None else 255 * estimate_noise(image.pixels)
         y = to_tensor(image, place)
-        plan = plan_deblurring(y, operator, loaded.network, loaded.certificate, settings_for(noise))
+        plan = plan_deblurring(y, operator, loaded.network, loaded.certificate, settings_for(noise, loaded.network))
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {operator.boundary.name} boundary", quiet)
         say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
