@@ -1,15 +1,13 @@
 """Image files: the only place that knows pixel formats.
 
-A path or a byte stream becomes an `Image` (float pixels in [0, 1] plus what the file carried), and an
-`Image` becomes a file by writing a temporary file and renaming it, so that a file is whole or absent.
+A path or a byte stream becomes an `Image` (float pixels in [0, 1] plus what the file carried), and an `Image`
+becomes the bytes of a file, at the depth it had. What a format cannot hold is refused, never dropped.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import tempfile
+import struct
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from . import metadata as meta
 from .errors import InputError
+from .files import write_bytes
+from .metadata import Metadata
 
 Depth = Literal["uint8", "uint16", "float32"]
 Array = npt.NDArray[np.floating[Any]]
@@ -36,14 +37,16 @@ FORMATS = {
 """File suffixes that are read and written, and their formats."""
 
 FLOAT_FORMATS = ("TIFF", "NPY")
-"""Formats that hold float samples, and 16-bit ones of any number of channels."""
+"""Formats that hold float samples."""
+
+DEEP_FORMATS = ("PNG", *FLOAT_FORMATS)
+"""Formats that hold 16-bit samples."""
+
+BARE_FORMATS = ("BMP", "NPY")
+"""Formats that hold neither EXIF data nor an ICC profile."""
 
 MAX_SIDE = {"JPEG": 65500, "WEBP": 16383}
 """Longest side that a format holds, where that is less than anyone has."""
-
-DESCRIPTIVE_TAGS = {270, 271, 272, 305, 306, 315, 33432, 34665, 34853}
-"""Tags of a TIFF that describe the picture and not the layout of its file: description, camera, software,
-date, artist, copyright, EXIF and GPS."""
 
 MAX_FLOAT = 4.0
 """Float images beyond ±4 are surely not on the [0, 1] scale (8- or 16-bit counts in a float file)."""
@@ -58,20 +61,24 @@ class Image:
     pixels : float32 array (H, W, C), C = 1 (grey) or 3 (RGB), white is 1.0.
     depth : how the samples are stored in the file.
     alpha : float32 array (H, W) in [0, 1], or None; carried along unchanged.
-    metadata : Pillow save arguments that keep EXIF, ICC profile and resolution.
+    metadata : EXIF data, ICC profile and resolution of the file.
     notes : what reading changed, one phrase each, for the report.
     """
 
     pixels: Array
     depth: Depth = "uint8"
     alpha: Array | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width)."""
         return self.pixels.shape[0], self.pixels.shape[1]
+
+    def for_output(self, depth: Depth | None = None, strip: bool = False) -> Image:
+        """The same pixels to be stored with another depth, if given, or without metadata."""
+        return replace(self, depth=depth or self.depth, metadata=Metadata() if strip else self.metadata)
 
     def with_pixels(self, pixels: npt.ArrayLike, depth: Depth | None = None) -> Image:
         """The same image with other pixels (H, W, C), and another depth if given."""
@@ -128,20 +135,20 @@ def _read_bytes(path: Path, name: str) -> bytes:
 
 def _read_pillow(data: bytes, name: str) -> Image:
     from PIL import Image as Pillow
-    from PIL import ImageOps, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 25 and data[24] == 16 and data[25] != 0:
-        raise InputError(
-            f"{name}: 16-bit colour PNG is not supported (it would lose half its depth); convert it to a 16-bit TIFF"
-        )
-    if data[:4] in (b"II*\0", b"MM\0*"):
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         deep = _read_deep_tiff(data, name)
         if deep is not None:
             return deep
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata
             warnings.simplefilter("error", Pillow.DecompressionBombWarning)
             picture: Pillow.Image = Pillow.open(io.BytesIO(data))
+            kept, orientation = _metadata_of(picture)
+            if picture.format == "TIFF":  # Pillow itself turns these
+                picture.getexif()[meta.ORIENTATION] = orientation
             picture.load()
     except UnidentifiedImageError as error:
         raise InputError(f"{name}: not an image file of a known format") from error
@@ -152,39 +159,48 @@ def _read_pillow(data: bytes, name: str) -> Image:
         if picture.format != "MPO":
             raise InputError(f"{name}: has several pages or frames; split it into single images first")
         notes.append("the first picture of the file")  # cameras append a preview to their JPEGs
-    metadata = {k: picture.info[k] for k in ("icc_profile", "dpi") if picture.info.get(k)}
-    exif = picture.getexif()
-    if exif.get(0x0112, 1) != 1:
-        picture = ImageOps.exif_transpose(picture)
-        exif = picture.getexif()
-        notes.append("EXIF orientation applied")
-    if picture.format == "TIFF":  # its EXIF holds the layout of the file as well
-        for tag in set(exif) - DESCRIPTIVE_TAGS:
-            del exif[tag]
-    if len(exif):
-        metadata["exif"] = exif.tobytes()
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[24] == 16:
+        import imagecodecs  # Pillow decodes 16-bit colours to 8 bits
 
+        image = _from_array(imagecodecs.png_decode(data), name)
+    else:
+        image = _from_picture(picture, notes)
+    image = replace(image, metadata=kept, notes=tuple(notes))
+    return _upright(image, orientation, turned=picture.format == "TIFF")
+
+
+def _metadata_of(picture: Any) -> tuple[Metadata, int]:
+    """What to keep of a Pillow image besides its pixels, and its orientation, which is taken out of it."""
+    exif, tiff = meta.exif_of(picture), picture.format == "TIFF"
+    profile = picture.info.get("icc_profile") or b""
+    if picture.mode not in ("1", "L", "LA", "RGB", "RGBA", "P", "PA", "I;16", "La", "RGBa"):
+        profile = b""  # it describes the colour space that the pixels are converted from
+    return meta.of_exif(exif, profile, meta.tiff_dpi(exif) if tiff else picture.info.get("dpi"), tiff=tiff)
+
+
+def _upright(image: Image, orientation: int, turned: bool = False) -> Image:
+    """The image as it is to be shown; `turned` if the decoder has done it."""
+    if orientation == 1:
+        return image
+    image = replace(image, notes=(*image.notes, "EXIF orientation applied"))
+    if turned:
+        return image
+    alpha = None if image.alpha is None else meta.apply_orientation(image.alpha, orientation)
+    pixels = meta.apply_orientation(image.pixels, orientation)
+    return replace(image, pixels=pixels, alpha=alpha)
+
+
+def _from_picture(picture: Any, notes: list[str]) -> Image:
+    """8-bit pixels of a Pillow image; adds to `notes` what had to be converted."""
     if "transparency" in picture.info and picture.mode in ("L", "RGB"):
         picture = picture.convert(picture.mode + "A")
     mode = picture.mode
-    if mode in ("I;16", "I;16B", "I;16L", "I;16N"):
-        array = np.asarray(picture).astype(np.float32) / 65535
-        return Image(array[:, :, None], "uint16", None, metadata, tuple(notes))
-    if mode in ("F", "I"):
-        return replace(_from_array(np.asarray(picture), name), metadata=metadata)
     if mode not in ("L", "RGB", "LA", "RGBA"):
         has_alpha = "transparency" in picture.info or mode in ("PA", "La", "RGBa")
         target = "L" if mode == "1" else ("RGBA" if has_alpha else "RGB")
-        if mode != "1":
-            metadata.pop("icc_profile", None)  # it described the other colour space
         notes.append(f"converted from {mode} to {target}")
         picture = picture.convert(target)
-    array = np.asarray(picture).astype(np.float32) / 255
-    if array.ndim == 2:
-        return Image(array[:, :, None], "uint8", None, metadata, tuple(notes))
-    colours = array.shape[2] - (array.shape[2] in (2, 4))
-    alpha = array[:, :, colours] if array.shape[2] > colours else None
-    return Image(array[:, :, :colours], "uint8", alpha, metadata, tuple(notes))
+    return _from_array(np.asarray(picture), "")
 
 
 def _read_deep_tiff(data: bytes, name: str) -> Image | None:
@@ -204,7 +220,10 @@ def _read_deep_tiff(data: bytes, name: str) -> Image | None:
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
         profile = page.tags.get("InterColorProfile")
-    return replace(_from_array(array, name), metadata={"icc_profile": profile.value} if profile else {})
+    image = _from_array(array, name)
+    exif = meta.load_exif(data)
+    kept, orientation = meta.of_exif(exif, profile.value if profile else b"", meta.tiff_dpi(exif), tiff=True)
+    return _upright(replace(image, metadata=kept), orientation)
 
 
 def _from_array(array: npt.NDArray[Any], name: str) -> Image:
@@ -262,73 +281,90 @@ def format_of(path: str | Path) -> str:
 
 def natural_suffix(image: Image) -> str:
     """Suffix of a lossless format that keeps the depth of `image`."""
-    deep = image.depth == "float32" or (image.depth == "uint16" and image.pixels.shape[2] == 3)
-    return ".tif" if deep else ".png"
+    return ".tif" if image.depth == "float32" else ".png"
 
 
 def require_format(image: Image, file_format: str, name: str = "output") -> None:
     """Raise `InputError` if `encode_image` would, so that nobody works in vain."""
-    deep_grey_png = file_format == "PNG" and image.pixels.shape[2] == 1 and image.alpha is None
-    if image.depth == "uint16" and file_format not in FLOAT_FORMATS and not deep_grey_png:
-        raise InputError(f"{name}: {file_format} cannot hold 16-bit samples of this image; write a .tif")
+    if image.depth == "uint16" and file_format not in DEEP_FORMATS:
+        raise InputError(f"{name}: {file_format} cannot hold 16-bit samples; write a .png or .tif, or ask for 8 bits")
+    if image.depth == "float32" and file_format not in FLOAT_FORMATS:
+        raise InputError(f"{name}: {file_format} cannot hold float samples; write a .tif, or ask for 8 or 16 bits")
     if image.alpha is not None and file_format in ("JPEG", "BMP"):
         raise InputError(f"{name}: {file_format} cannot hold the transparency of this image; write a .png")
+    if image.metadata.kinds and file_format in BARE_FORMATS:
+        kinds = image.metadata.kinds
+        raise InputError(f"{name}: {file_format} cannot hold the {kinds} of this image; write a .png, or strip it")
     if max(image.size) > MAX_SIDE.get(file_format, max(image.size)):
         raise InputError(f"{name}: {file_format} cannot hold images of this size; write a .png or .tif")
 
 
-def encode_image(image: Image, file_format: str, name: str = "output") -> bytes:
+def encode_image(image: Image, file_format: str, name: str = "output", quality: int = 95) -> bytes:
     """Bytes of an image file.
 
-    Values are clipped to [0, 1] and rounded for integer depths. Float pixels are stored as they are in
-    TIFF and NPY and as 8 bits elsewhere.
+    Values are clipped to [0, 1] and rounded for integer depths; floats are stored as they are. `quality` (1 to 100)
+    is for JPEG.
 
     Raises
     ------
     InputError
-        If the format cannot hold the image without loss that was not asked for.
+        If the format cannot hold the image.
     """
     require_format(image, file_format, name)
-    planes = image.pixels
+    samples: npt.NDArray[Any] = image.pixels
     if image.alpha is not None:
-        planes = np.concatenate([planes, image.alpha[:, :, None]], axis=2)
-    depth = image.depth
-    if depth == "float32" and file_format not in FLOAT_FORMATS:
-        depth = "uint8"
-    samples: npt.NDArray[Any] = planes
-    if depth != "float32":
-        white = 255 if depth == "uint8" else 65535
-        samples = np.rint(np.clip(planes, 0, 1) * np.float32(white)).astype(depth)
-    if samples.shape[2] == 1:
-        samples = samples[:, :, 0]
+        samples = np.concatenate([samples, image.alpha[:, :, None]], axis=2)
+    if image.depth != "float32":
+        white = 255 if image.depth == "uint8" else 65535
+        samples = np.rint(np.clip(samples, 0, 1) * np.float32(white)).astype(image.depth)
+    samples = np.ascontiguousarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)
+    try:
+        if file_format == "NPY":
+            return _encode_npy(samples)
+        if file_format == "TIFF":
+            return _encode_tiff(samples, image)
+        if file_format == "PNG" and image.depth == "uint16":
+            import imagecodecs  # Pillow writes no 16-bit colours
 
+            return meta.add_to_png(bytes(imagecodecs.png_encode(samples)), image.metadata)
+        return _encode_pillow(samples, file_format, image.metadata, quality)
+    except (ValueError, OSError, struct.error) as error:  # metadata that the format has no room for
+        raise InputError(f"{name}: cannot be written as {file_format} ({_first_line(error)})") from error
+
+
+def _encode_npy(samples: npt.NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
-    if file_format == "NPY":
-        np.save(buffer, samples)
-    elif file_format == "TIFF" and depth != "uint8":
-        import tifffile
-
-        colour = samples.ndim == 3 and samples.shape[2] >= 3
-        photometric = "rgb" if colour else "minisblack"
-        extra = ["unassalpha"] if image.alpha is not None else None
-        tifffile.imwrite(
-            buffer, samples, photometric=photometric, extrasamples=extra, iccprofile=image.metadata.get("icc_profile")
-        )
-    else:
-        _encode_pillow(samples, file_format, image, buffer, name)
+    np.save(buffer, samples)
     return buffer.getvalue()
 
 
-def _encode_pillow(samples: npt.NDArray[Any], file_format: str, image: Image, buffer: io.BytesIO, name: str) -> None:
+def _encode_tiff(samples: npt.NDArray[Any], image: Image) -> bytes:
+    import tifffile
+
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        samples,
+        byteorder="<",
+        photometric="rgb" if image.pixels.shape[2] == 3 else "minisblack",
+        extrasamples=["unassalpha"] if image.alpha is not None else None,
+        compression=None if image.depth == "float32" else "adobe_deflate",
+        **meta.tiff_arguments(image.metadata),
+    )
+    return meta.finish_tiff(buffer.getvalue(), image.metadata)
+
+
+def _encode_pillow(samples: npt.NDArray[Any], file_format: str, metadata: Metadata, quality: int) -> bytes:
     from PIL import Image as Pillow
 
-    picture = Pillow.fromarray(np.ascontiguousarray(samples))
-    lossless: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "TIFF": {"compression": "tiff_adobe_deflate"}}
-    options = {"quality": 95} if file_format == "JPEG" else lossless.get(file_format, {})
-    try:
-        picture.save(buffer, format=file_format, **options, **image.metadata)
-    except (ValueError, OSError) as error:  # metadata that the format has no room for
-        raise InputError(f"{name}: cannot be written as {file_format} ({_first_line(error)})") from error
+    options: dict[str, dict[str, Any]] = {
+        "JPEG": {"quality": quality, "subsampling": 0 if quality >= 90 else 2},
+        "WEBP": {"lossless": True, "exact": True},  # exact: colours under full transparency, too
+    }
+    buffer = io.BytesIO()
+    arguments = options.get(file_format, {}) | metadata.pillow_arguments()
+    Pillow.fromarray(samples).save(buffer, format=file_format, **arguments)
+    return buffer.getvalue()
 
 
 def write_image(image: Image, path: str | Path, file_format: str | None = None) -> None:
@@ -341,39 +377,6 @@ def write_image(image: Image, path: str | Path, file_format: str | None = None) 
     """
     path = Path(path)
     write_bytes(path, encode_image(image, file_format or format_of(path), str(path)))
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file atomically: a temporary file in the same folder, then a rename; folders are made.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
-    path = Path(path)
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-
-
-# ---------------------------------------------------------------------------------------- folders
 
 
 def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:

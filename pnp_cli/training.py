@@ -28,7 +28,7 @@ from .conditioned import ConditionedNetwork
 from .data import RandomCrops
 from .denoisers import Denoiser, EulerNetwork
 from .errors import DivergenceError, InputError, UsageError, WeightsError
-from .images import write_bytes
+from .files import write_bytes
 from .layers import EulerStep
 from .metrics import psnr
 from .presets import Architecture, architecture_from_dict, architecture_to_dict, build

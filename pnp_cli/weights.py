@@ -23,7 +23,7 @@ from .certificate import Certificate, certify
 from .denoisers import Denoiser
 from .devices import choose_device
 from .errors import InputError, WeightsError
-from .images import write_bytes
+from .files import write_bytes
 from .presets import architecture_from_dict, architecture_to_dict, build
 
 KIND = "pnp-denoiser"

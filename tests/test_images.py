@@ -12,6 +12,7 @@ from PIL import Image as Pillow
 
 from pnp_cli import InputError, images
 from pnp_cli.images import Image, encode_image, read_image, write_image
+from pnp_cli.metadata import Metadata
 
 RNG = np.random.default_rng(0)
 
@@ -32,7 +33,8 @@ def test_8_bit_round_trip(tmp_path: Path, suffix: str, channels: int) -> None:
     np.testing.assert_array_equal(np.rint(back.pixels * 255), expected)
 
 
-@pytest.mark.parametrize(("suffix", "channels"), [(".png", 1), (".tif", 1), (".tif", 3), (".npy", 3)])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
+@pytest.mark.parametrize("channels", [1, 3])
 def test_16_bit_round_trip(tmp_path: Path, suffix: str, channels: int) -> None:
     samples = levels((7, 10, channels), 65535)
     path = tmp_path / f"image{suffix}"
@@ -133,7 +135,7 @@ def test_what_a_format_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="of this size"):
         encode_image(Image(np.zeros((1, 20_000, 1), np.float32)), "WEBP")
     with pytest.raises(InputError, match="cannot be written as JPEG"):
-        encode_image(Image(np.zeros((4, 4, 3), np.float32), metadata={"exif": b"x" * 70_000}), "JPEG")
+        encode_image(Image(np.zeros((4, 4, 3), np.float32), metadata=Metadata(exif=b"x" * 70_000)), "JPEG")
 
 
 def test_files_of_other_writers(tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ BAD = {
     "text.png": (b"this is no picture", "not an image file"),
     "truncated.jpg": (jpeg()[:700], "not a readable image"),
     "truncated.png": (encode_image(Image(RNG.random((64, 64, 3), dtype=np.float32)), "PNG")[:3000], "not a readable"),
-    "deep.png": (png_16_bit_colour(), "16-bit colour PNG.*TIFF"),
+    "deep.png": (png_16_bit_colour()[:-20], "not a readable image"),
     "nan.npy": (npy(np.full((3, 3, 1), np.nan)), "the image contains NaN"),
     "infinite.npy": (npy(np.full((3, 3, 1), np.inf)), "the image contains NaN or inf"),
     "counts.npy": (npy(np.full((3, 3, 1), 200.0)), "white must be 1.0"),

@@ -23,6 +23,9 @@ def blur(
     ] = "0",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the noise.")] = 0,
     file_format: o.Format = None,
+    bit_depth: o.BitDepth = "keep",
+    quality: o.Quality = 95,
+    strip: o.Strip = False,
     recursive: o.Recursive = False,
     on_exists: o.OnExists = "error",
     fail_fast: o.FailFast = False,
@@ -60,5 +63,19 @@ def blur(
         return Outcome(result.with_pixels(pixels), fields, unclipped=True)
 
     protected = (kernel,) if kernel else ()
-    files = FileOptions("blur", output, "blurred", file_format, recursive, on_exists, fail_fast, json, quiet, protected)
+    files = FileOptions(
+        "blur",
+        output,
+        "blurred",
+        file_format,
+        bit_depth,
+        quality,
+        strip,
+        recursive,
+        on_exists,
+        fail_fast,
+        json,
+        quiet,
+        protected,
+    )
     raise typer.Exit(run_batch(inputs, files, work))

@@ -79,6 +79,9 @@ def deblur(
     strict: o.Strict = False,
     dry_run: o.DryRun = False,
     file_format: o.Format = None,
+    bit_depth: o.BitDepth = "keep",
+    quality: o.Quality = 95,
+    strip: o.Strip = False,
     recursive: o.Recursive = False,
     on_exists: o.OnExists = "error",
     fail_fast: o.FailFast = False,
@@ -185,7 +188,19 @@ def deblur(
 
     protected = tuple(path for path in (reference, kernel) if path)
     files = FileOptions(
-        "deblur", output, "deblurred", file_format, recursive, on_exists, fail_fast, json, quiet, protected
+        "deblur",
+        output,
+        "deblurred",
+        file_format,
+        bit_depth,
+        quality,
+        strip,
+        recursive,
+        on_exists,
+        fail_fast,
+        json,
+        quiet,
+        protected,
     )
     raise typer.Exit(run_batch(inputs, files, work))
 

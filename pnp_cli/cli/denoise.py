@@ -28,6 +28,9 @@ def denoise(
         ),
     ] = False,
     file_format: o.Format = None,
+    bit_depth: o.BitDepth = "keep",
+    quality: o.Quality = 95,
+    strip: o.Strip = False,
     recursive: o.Recursive = False,
     on_exists: o.OnExists = "error",
     fail_fast: o.FailFast = False,
@@ -112,5 +115,18 @@ def denoise(
         }
         return Outcome(from_tensor(solution.value, image), fields, 3 if solution.violations else 0)
 
-    files = FileOptions("denoise", output, "denoised", file_format, recursive, on_exists, fail_fast, json, quiet)
+    files = FileOptions(
+        "denoise",
+        output,
+        "denoised",
+        file_format,
+        bit_depth,
+        quality,
+        strip,
+        recursive,
+        on_exists,
+        fail_fast,
+        json,
+        quiet,
+    )
     raise typer.Exit(run_batch(inputs, files, work))

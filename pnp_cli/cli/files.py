@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConditionError, InputError, PnpError, UsageError
+from ..files import write_bytes
 from ..images import (
     FLOAT_FORMATS,
     FORMATS,
+    Depth,
     Image,
     encode_image,
     format_of,
@@ -21,11 +23,13 @@ from ..images import (
     natural_suffix,
     read_image,
     require_format,
-    write_bytes,
 )
 from .console import emit, say
 
 STREAM = "-"
+
+DEPTHS: dict[str, Depth | None] = {"keep": None, "8": "uint8", "16": "uint16"}
+"""Choices of --bit-depth."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,9 @@ class FileOptions:
     suffix: str
     """Goes into the default name: NAME.SUFFIX.EXT."""
     file_format: str | None = None
+    bit_depth: str = "keep"
+    quality: int = 95
+    strip: bool = False
     recursive: bool = False
     on_exists: str = "error"
     fail_fast: bool = False
@@ -92,6 +99,8 @@ class FileOptions:
         """Raise `UsageError` for combinations that make no sense."""
         if self.on_exists not in ("error", "skip", "overwrite"):
             raise UsageError(f"--on-exists must be error, skip or overwrite, not '{self.on_exists}'")
+        if self.bit_depth not in DEPTHS:
+            raise UsageError(f"--bit-depth must be keep, 8 or 16, not '{self.bit_depth}'")
         if self.file_format is not None and f".{self.file_format.lower()}" not in FORMATS:
             known = ", ".join(s[1:] for s in FORMATS)
             raise UsageError(f"unknown --format '{self.file_format}'; use one of {known}")
@@ -226,7 +235,7 @@ class _Batch:
     def run(self, source: Source, work: Work) -> int:
         """One input from file to file; returns its exit code."""
         options = self.options
-        image = source.read()
+        image = source.read().for_output(DEPTHS[options.bit_depth], options.strip)
         target = target_of(source, image, options, self.many)
         if target is not None and not self._claim(source, target):
             say(f"{source.name}: skipped, {target} exists", options.quiet)
@@ -245,9 +254,9 @@ class _Batch:
         outcome = work(image, source.name)
         if outcome.image is not None:
             result = outcome.image
-            if outcome.unclipped and file_format in FLOAT_FORMATS:
+            if outcome.unclipped and file_format in FLOAT_FORMATS and options.bit_depth == "keep":
                 result = replace(result, depth="float32")
-            data = encode_image(result, file_format, name)
+            data = encode_image(result, file_format, name, options.quality)
             if target is None:
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()

@@ -38,6 +38,9 @@ def ista(
     strict: o.Strict = False,
     dry_run: o.DryRun = False,
     file_format: o.Format = None,
+    bit_depth: o.BitDepth = "keep",
+    quality: o.Quality = 95,
+    strip: o.Strip = False,
     recursive: o.Recursive = False,
     on_exists: o.OnExists = "error",
     fail_fast: o.FailFast = False,
@@ -128,5 +131,19 @@ def ista(
         return Outcome(from_tensor(solution.value, image), fields, code)
 
     protected = (kernel,) if kernel else ()
-    files = FileOptions("ista", output, "ista", file_format, recursive, on_exists, fail_fast, json, quiet, protected)
+    files = FileOptions(
+        "ista",
+        output,
+        "ista",
+        file_format,
+        bit_depth,
+        quality,
+        strip,
+        recursive,
+        on_exists,
+        fail_fast,
+        json,
+        quiet,
+        protected,
+    )
     raise typer.Exit(run_batch(inputs, files, work))

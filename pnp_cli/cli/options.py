@@ -32,6 +32,11 @@ Sigma = Annotated[
 Format = Annotated[
     str | None, typer.Option("--format", help="Output format: png, jpg, tif, webp, bmp or npy. Default: by the suffix.")
 ]
+BitDepth = Annotated[
+    str, typer.Option("--bit-depth", help="Depth of the output: keep, 8 or 16. What a format cannot hold is refused.")
+]
+Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="Quality of JPEG outputs.")]
+Strip = Annotated[bool, typer.Option("--strip", help="Leave out EXIF data, ICC profile and resolution of the input.")]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Search folders recursively and mirror their tree.")]
 OnExists = Annotated[str, typer.Option("--on-exists", help="When an output exists: error, skip or overwrite.")]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")]

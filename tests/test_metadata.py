@@ -1,0 +1,172 @@
+"""What files carry besides pixels survives a round trip through every format that can hold it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import exifread
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image as Pillow
+from PIL import ImageCms, ImageOps
+from PIL.TiffImagePlugin import IFDRational
+
+from pnp_cli import InputError
+from pnp_cli.images import Image, encode_image, read_image, write_image
+from pnp_cli.metadata import Metadata, apply_orientation
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+SUFFIXES = [".jpg", ".png", ".tif", ".webp"]
+
+
+def camera_exif(orientation: int = 1) -> Pillow.Exif:
+    exif = Pillow.Exif()
+    exif[271] = "A camera maker"
+    exif[270] = "a picture with an ä"
+    exif[0x0112] = orientation
+    exif[0x8769] = {33434: IFDRational(1, 125), 37386: IFDRational(50), 36867: "2026:01:02 03:04:05"}
+    exif[0x8825] = {1: "N", 2: (48.0, 8.0, 14.0), 3: "E", 4: (11.0, 34.0, 31.0)}
+    return exif
+
+
+def picture(mode: str = "RGB") -> Pillow.Image:
+    y, x = np.mgrid[0:24, 0:40]
+    samples = np.stack([6 * x, 10 * y, 120 + 0 * x, 255 - x], axis=2).astype(np.uint8)
+    return Pillow.fromarray(samples).convert(mode)
+
+
+def make(path: Path, mode: str = "RGB", orientation: int = 1) -> Path:
+    picture(mode).save(path, exif=camera_exif(orientation).tobytes(), icc_profile=PROFILE, dpi=(300, 300))
+    return path
+
+
+def tags(path: Path) -> dict[str, str]:
+    """EXIF by a reader that is neither Pillow nor ours; of a WebP, whose chunk it does not find, from that chunk."""
+    if path.suffix == ".webp":
+        with Pillow.open(path) as picture:
+            path = path.with_suffix(".exif.tif")
+            path.write_bytes(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"))
+    with path.open("rb") as stream:
+        found = exifread.process_file(stream, details=False)
+    return {name: str(value) for name, value in found.items()}
+
+
+@pytest.mark.parametrize("before", SUFFIXES)
+@pytest.mark.parametrize("after", SUFFIXES)
+def test_exif_profile_and_resolution_survive(tmp_path: Path, before: str, after: str) -> None:
+    source, target = make(tmp_path / f"in{before}"), tmp_path / f"out{after}"
+    write_image(read_image(source), target)
+    found = tags(target)
+    assert found["Image Make"] == "A camera maker"
+    assert found["EXIF ExposureTime"] == "1/125"
+    assert found["EXIF DateTimeOriginal"] == "2026:01:02 03:04:05"
+    assert found["GPS GPSLatitudeRef"] == "N"
+    assert found["GPS GPSLatitude"] == "[48, 8, 14]"
+    with Pillow.open(target) as back:
+        assert back.info["icc_profile"] == PROFILE
+        assert back.size == (40, 24)
+        if ".webp" not in (before, after):
+            assert tuple(round(v) for v in back.info["dpi"]) == (300, 300)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_orientation_is_applied_once(tmp_path: Path, suffix: str, orientation: int) -> None:
+    source, target = make(tmp_path / f"in{suffix}", orientation=orientation), tmp_path / f"out{suffix}"
+    image = read_image(source)
+    write_image(image, target)
+    with Pillow.open(source) as raw:
+        upright = ImageOps.exif_transpose(raw)
+        np.testing.assert_array_equal(np.rint(image.pixels * 255), np.asarray(upright))
+    with Pillow.open(target) as back:
+        assert back.getexif().get(0x0112, 1) == 1
+        assert back.size == upright.size
+    assert ("EXIF orientation applied" in image.notes) == (orientation != 1)
+
+
+def test_orientations_against_pillow() -> None:
+    for orientation in range(1, 9):
+        exif = Pillow.Exif()
+        exif[0x0112] = orientation
+        buffer = io.BytesIO()
+        picture().save(buffer, "PNG", exif=exif)
+        expected = np.asarray(ImageOps.exif_transpose(Pillow.open(buffer)))
+        np.testing.assert_array_equal(apply_orientation(np.asarray(picture()), orientation), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bits_with_everything(tmp_path: Path, suffix: str, channels: int) -> None:
+    samples = np.random.default_rng(0).integers(0, 65536, (6, 7, channels)).astype(np.float32) / 65535
+    colours = channels - (channels in (2, 4))
+    alpha = samples[:, :, colours] if colours < channels else None
+    metadata = Metadata(camera_exif().tobytes(), PROFILE, (254.0, 254.0))
+    path = tmp_path / f"deep{suffix}"
+    write_image(Image(samples[:, :, :colours], "uint16", alpha, metadata), path)
+    back = read_image(path)
+    assert back.depth == "uint16"
+    np.testing.assert_array_equal(back.pixels, samples[:, :, :colours])
+    if alpha is not None:
+        np.testing.assert_array_equal(back.alpha, alpha)
+    assert back.metadata.icc_profile == PROFILE
+    assert back.metadata.dpi == pytest.approx((254, 254), rel=1e-3)
+    assert tags(path)["EXIF ExposureTime"] == "1/125"
+    again = tmp_path / f"again{suffix}"
+    write_image(back, again)
+    assert read_image(again).metadata == back.metadata
+
+
+def test_deep_tiff_is_turned(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).integers(0, 65536, (6, 9, 3)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "in.tif", samples, photometric="rgb", extratags=[(274, 3, 1, 6, True)])
+    image = read_image(tmp_path / "in.tif")
+    np.testing.assert_array_equal(np.rint(image.pixels * 65535), np.rot90(samples, -1))
+    assert image.notes == ("EXIF orientation applied",)
+
+
+def test_transparent_colour_of_a_deep_png(tmp_path: Path) -> None:
+    import struct
+    import zlib
+
+    samples = np.random.default_rng(0).integers(0, 65536, (3, 4, 3)).astype(np.float32) / 65535
+    samples[1, 2] = np.array([1, 2, 3]) / 65535
+    data = encode_image(Image(samples, "uint16"), "PNG")
+    body = b"tRNS" + struct.pack(">HHH", 1, 2, 3)
+    chunk = struct.pack(">I", 6) + body + struct.pack(">I", zlib.crc32(body))
+    image = read_image(data[:33] + chunk + data[33:])
+    assert image.depth == "uint16"
+    assert image.alpha is not None
+    assert image.alpha[1, 2] == 0
+    assert image.alpha.sum() == 11
+
+
+def test_what_cannot_be_kept_is_refused_unless_stripped(tmp_path: Path) -> None:
+    image = read_image(make(tmp_path / "in.jpg"))
+    for file_format in ("BMP", "NPY"):
+        with pytest.raises(InputError, match="EXIF and ICC profile"):
+            encode_image(image, file_format)
+        assert encode_image(image.for_output(strip=True), file_format)
+    stripped = tmp_path / "bare.jpg"
+    write_image(image.for_output(strip=True), stripped)
+    assert tags(stripped) == {}
+    with Pillow.open(stripped) as back:
+        assert "icc_profile" not in back.info
+    with pytest.raises(InputError, match="cannot hold float"):
+        encode_image(Image(image.pixels, "float32"), "PNG")
+    assert encode_image(Image(image.pixels, "float32").for_output("uint16"), "PNG")
+
+
+def test_damaged_exif_does_not_lose_the_picture(tmp_path: Path) -> None:
+    picture().save(tmp_path / "in.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xffgarbage")
+    image = read_image(tmp_path / "in.jpg")
+    assert image.size == (24, 40)
+    write_image(image, tmp_path / "out.jpg")
+
+
+def test_cmyk_loses_the_profile_of_its_colour_space(tmp_path: Path) -> None:
+    make(tmp_path / "in.jpg", mode="CMYK")
+    image = read_image(tmp_path / "in.jpg")
+    assert image.metadata.icc_profile == b""
+    assert "converted from CMYK to RGB" in image.notes
