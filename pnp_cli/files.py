@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all."""
+"""Files on disk: read with one sentence for every failure, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ import tempfile
 from pathlib import Path
 
 from .errors import InputError
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Content of a file.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, not a file")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

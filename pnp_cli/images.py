@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from . import metadata as meta
 from .errors import InputError
-from .files import write_bytes
+from .files import read_bytes, write_bytes
 from .metadata import Metadata
 
 Depth = Literal["uint8", "uint16", "float32"]
@@ -103,7 +103,7 @@ def read_image(source: str | Path | bytes, name: str | None = None) -> Image:
         With one sentence that names the file and the reason.
     """
     name = name or (str(source) if not isinstance(source, bytes) else "standard input")
-    data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
+    data = source if isinstance(source, bytes) else read_bytes(source)
     if not data:
         raise InputError(f"{name}: the file is empty")
     try:
@@ -120,17 +120,6 @@ def read_image(source: str | Path | bytes, name: str | None = None) -> Image:
     if 0 in image.pixels.shape:
         raise InputError(f"{name}: the image has no pixels")
     return image
-
-
-def _read_bytes(path: Path, name: str) -> bytes:
-    try:
-        if path.is_dir():
-            raise InputError(f"{name}: is a folder, not an image file")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{name}: no such file") from error
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read ({error.strerror or error})") from error
 
 
 def _read_pillow(data: bytes, name: str) -> Image:

@@ -27,8 +27,8 @@ from .certificate import certify_layer
 from .conditioned import ConditionedNetwork
 from .data import RandomCrops
 from .denoisers import Denoiser, EulerNetwork
-from .errors import DivergenceError, InputError, UsageError, WeightsError
-from .files import write_bytes
+from .errors import DivergenceError, UsageError, WeightsError
+from .files import read_bytes, write_bytes
 from .layers import EulerStep
 from .metrics import psnr
 from .presets import Architecture, architecture_from_dict, architecture_to_dict, build
@@ -342,8 +342,5 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]
     InputError
         If the file cannot be read or is not a checkpoint.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    data = read_bytes(path)
     return parse(data, str(path), CHECKPOINT_KIND)

@@ -22,8 +22,8 @@ from torch import Tensor
 from .certificate import Certificate, certify
 from .denoisers import Denoiser
 from .devices import choose_device
-from .errors import InputError, WeightsError
-from .files import write_bytes
+from .errors import WeightsError
+from .files import read_bytes, write_bytes
 from .presets import architecture_from_dict, architecture_to_dict, build
 
 KIND = "pnp-denoiser"
@@ -146,10 +146,7 @@ def load(
         If the file cannot be read, is damaged, or is not a weight file of this package.
     """
     path = locate(name)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    data = read_bytes(path)
     header, tensors = parse(data, str(path))
     try:
         with torch.device("meta"):  # the header may claim any size: allocate nothing for it

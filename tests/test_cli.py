@@ -237,6 +237,10 @@ def test_pipes(pnp: Run, photo: Image, photo_file: Path, small_weights: Path) ->
     assert blurred.returncode == 0
     assert blurred.stdout[:6] == b"\x93NUMPY"
     sharp = pnp("deblur", "-", "-o", "-", *KERNEL, "-w", small_weights, "--format", "png", stdin=blurred.stdout)
+    assert sharp.returncode == 1
+    assert "cannot hold float samples" in one_sentence(sharp)
+    deep = ("--format", "png", "--bit-depth", 16)
+    sharp = pnp("deblur", "-", "-o", "-", *KERNEL, "-w", small_weights, *deep, stdin=blurred.stdout)
     assert sharp.returncode == 0
     result = read_image(sharp.stdout)
     assert result.pixels.shape == photo.pixels.shape
@@ -291,14 +295,14 @@ def test_one_bad_file_does_not_stop_the_others(pnp: Run, photo_file: Path, small
 def test_the_input_is_never_replaced(pnp: Run, photo_file: Path, small_weights: Path) -> None:
     content = photo_file.read_bytes()
     result = pnp("denoise", photo_file, "-o", photo_file, "-w", small_weights, "-s", 10, "--on-exists", "overwrite")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert photo_file.read_bytes() == content
     other = photo_file.with_name("other") / "photo.png"
     other.parent.mkdir()
     other.write_bytes(b"not yet read")
     folder = f"{other.parent}/"
     result = pnp("blur", photo_file, other, "-o", folder, "--disk", 1, "--on-exists", "overwrite")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert other.read_bytes() == b"not yet read"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated
 
 import typer
@@ -30,7 +31,10 @@ def blur(
     on_exists: o.OnExists = "error",
     fail_fast: o.FailFast = False,
     json: o.Json = False,
+    manifest: o.ManifestFile = None,
+    config: o.Config = None,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
     device: o.Device = "auto",
 ) -> None:
     """Blur images periodically and add noise, to make test inputs.
@@ -54,28 +58,32 @@ def blur(
 
     place = choose_device(device)
 
+    @lru_cache(maxsize=1)
+    def blur_for(size: tuple[int, int]) -> Blur:
+        return Blur(psf, size, device=place)
+
     def work(image: Image, name: str) -> Outcome:
-        operator = Blur(psf, image.size, device=place)
-        result = from_tensor(operator.forward(to_tensor(image, place)), image)
+        result = from_tensor(blur_for(image.size).forward(to_tensor(image, place)), image)
         pixels = add_gaussian_noise(result.pixels, level / 255, seed) if level else result.pixels
         say(f"{name}: {description}, noise {level:g} (0-255 scale, seed {seed})", quiet)
         fields = {"kernel": description, "noise": level, "seed": seed}
         return Outcome(result.with_pixels(pixels), fields, unclipped=True)
 
-    protected = (kernel,) if kernel else ()
     files = FileOptions(
         "blur",
-        output,
         "blurred",
-        file_format,
-        bit_depth,
-        quality,
-        strip,
-        recursive,
-        on_exists,
-        fail_fast,
-        json,
-        quiet,
-        protected,
+        output,
+        file_format=file_format,
+        bit_depth=bit_depth,
+        quality=quality,
+        strip=strip,
+        recursive=recursive,
+        on_exists=on_exists,
+        fail_fast=fail_fast,
+        json=json,
+        manifest=manifest,
+        quiet=quiet,
+        verbose=verbose,
+        protected=(kernel,),
     )
     raise typer.Exit(run_batch(inputs, files, work))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 
@@ -22,14 +25,15 @@ SCHEMA = 1
 def emit(command: str, source: str, ok: bool, **fields: Any) -> None:
     """Print one JSON object as a line of standard output; non-finite numbers become null."""
     head = {"schema": SCHEMA, "command": command, "input": source, "ok": ok}
-    print(json.dumps(_finite(head | fields)), flush=True)
+    print(json.dumps(finite(head | fields)), flush=True)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same for JSON: non-finite numbers become null."""
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     if isinstance(value, float) and not abs(value) < float("inf"):
         return None
     return value
@@ -41,17 +45,45 @@ class Progress(Protocol):
     def __call__(self, done: float, words: str) -> None: ...
 
 
+_display: ContextVar[Any] = ContextVar("display", default=None)
+"""The bars of a batch while it runs on a terminal."""
+
+
+@contextmanager
+def file_progress(total: int, quiet: bool = False) -> Iterator[Callable[[], None]]:
+    """A bar of the files of a batch, on a terminal only; call the result after each file."""
+    if quiet or total < 2 or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with _bars() as bar:
+        task = bar.add_task("files", total=total, words=f"0/{total}")
+        done = itertools.count(1)
+        token = _display.set(bar)
+        try:
+            yield lambda: bar.update(task, advance=1, words=f"{next(done)}/{total}")
+        finally:
+            _display.reset(token)
+
+
 @contextmanager
 def progress(label: str, total: float, quiet: bool = False) -> Iterator[Progress]:
-    """A live bar on a terminal, nothing elsewhere; it vanishes when it ends."""
+    """A live bar on a terminal, below that of the batch if there is one, nothing elsewhere; it vanishes at the end."""
     if quiet or not sys.stderr.isatty():
         yield lambda done, words: None
         return
+    batch = _display.get()
+    with contextlib.nullcontext(batch) if batch else _bars() as bar:
+        task = bar.add_task(label, total=total, words="")
+        try:
+            yield lambda done, words: bar.update(task, completed=done, words=words)
+        finally:
+            bar.remove_task(task)
+
+
+def _bars() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total, words="")
-        yield lambda done, words: bar.update(task, completed=done, words=words)
+    return Bars(*columns, console=Console(stderr=True), transient=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -86,7 +87,10 @@ def deblur(
     on_exists: o.OnExists = "error",
     fail_fast: o.FailFast = False,
     json: o.Json = False,
+    manifest: o.ManifestFile = None,
+    config: o.Config = None,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
     device: o.Device = "auto",
 ) -> None:
     """Restore blurred images by N(x - step * grad f(x)) with a certified denoiser N.
@@ -111,7 +115,7 @@ def deblur(
     from ..noise import estimate_noise
     from ..operators import Blur
     from ..plugandplay import Settings, plan_deblurring
-    from ..solvers import Status
+    from ..solvers import Record, Status
     from ..tensors import from_tensor, to_tensor
     from ..weights import Shelf
 
@@ -136,15 +140,15 @@ def deblur(
     place = choose_device(device)
     shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
-    operators: dict[tuple[int, int], Blur] = {}
+
+    @lru_cache(maxsize=1)
+    def blur_for(size: tuple[int, int]) -> Blur:
+        return Blur(psf, size, device=place)
 
     def work(image: Image, name: str) -> Outcome:
         if truth is not None and truth.pixels.shape != image.pixels.shape:
             raise InputError(f"{reference}: the reference is {_shape(truth)}, but {name} is {_shape(image)}")
-        if image.size not in operators:
-            operators.clear()
-            operators[image.size] = Blur(psf, image.size, device=place)
-        operator = operators[image.size]
+        operator = blur_for(image.size)
         loaded = shelf.get(image.pixels.shape[2])
         noise = level if level is not None else 255 * estimate_noise(image.pixels)
         y = to_tensor(image, place)
@@ -167,7 +171,13 @@ def deblur(
         if dry_run:
             return Outcome(None, fields)
         with progress(name, max_iter, quiet) as show:
-            solution = plan.run(lambda r, _: show(r.iteration, f"iteration {r.iteration}, residual {r.relative:.1e}"))
+
+            def note(record: Record, _: object) -> None:
+                words = f"iteration {record.iteration}, residual {record.relative:.1e}"
+                show(record.iteration, words)
+                say(f"  {words}{', warm' if record.warm else ''}", not verbose)
+
+            solution = plan.run(note)
         for line in report.solution_lines(solution, plan):
             say(line, quiet)
         for violation in solution.violations[:5]:
@@ -186,21 +196,22 @@ def deblur(
         bad = bool(solution.violations) or (strict and not solution.converged)
         return Outcome(result, fields, 3 if bad else 0)
 
-    protected = tuple(path for path in (reference, kernel) if path)
     files = FileOptions(
         "deblur",
-        output,
         "deblurred",
-        file_format,
-        bit_depth,
-        quality,
-        strip,
-        recursive,
-        on_exists,
-        fail_fast,
-        json,
-        quiet,
-        protected,
+        output,
+        file_format=file_format,
+        bit_depth=bit_depth,
+        quality=quality,
+        strip=strip,
+        recursive=recursive,
+        on_exists=on_exists,
+        fail_fast=fail_fast,
+        json=json,
+        manifest=manifest,
+        quiet=quiet,
+        verbose=verbose,
+        protected=(reference, kernel),
     )
     raise typer.Exit(run_batch(inputs, files, work))
 

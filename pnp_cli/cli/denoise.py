@@ -35,7 +35,10 @@ def denoise(
     on_exists: o.OnExists = "error",
     fail_fast: o.FailFast = False,
     json: o.Json = False,
+    manifest: o.ManifestFile = None,
+    config: o.Config = None,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
     device: o.Device = "auto",
 ) -> None:
     """Remove Gaussian noise from images.
@@ -117,16 +120,19 @@ def denoise(
 
     files = FileOptions(
         "denoise",
-        output,
         "denoised",
-        file_format,
-        bit_depth,
-        quality,
-        strip,
-        recursive,
-        on_exists,
-        fail_fast,
-        json,
-        quiet,
+        output,
+        file_format=file_format,
+        bit_depth=bit_depth,
+        quality=quality,
+        strip=strip,
+        recursive=recursive,
+        on_exists=on_exists,
+        fail_fast=fail_fast,
+        json=json,
+        manifest=manifest,
+        quiet=quiet,
+        verbose=verbose,
+        protected=(),
     )
     raise typer.Exit(run_batch(inputs, files, work))

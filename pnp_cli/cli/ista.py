@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated
 
 import typer
@@ -45,7 +46,10 @@ def ista(
     on_exists: o.OnExists = "error",
     fail_fast: o.FailFast = False,
     json: o.Json = False,
+    manifest: o.ManifestFile = None,
+    config: o.Config = None,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
     device: o.Device = "auto",
 ) -> None:
     """Restore blurred images by min 1/2 |Kx - y|^2 + gamma |Psi x|_1.
@@ -73,7 +77,7 @@ def ista(
     from ..noise import estimate_noise
     from ..operators import Blur
     from ..solvers import Status
-    from ..sparse import SparseProblem, rule_gamma, sparse_limit, sparse_step_failure
+    from ..sparse import SparseProblem, SparseRecord, rule_gamma, sparse_limit, sparse_step_failure
     from ..sparse import ista as solve
     from ..tensors import from_tensor, to_tensor
     from ..transforms import make_transform
@@ -81,9 +85,13 @@ def ista(
     transform = make_transform(basis)
     place = choose_device(device)
 
+    @lru_cache(maxsize=1)
+    def blur_for(size: tuple[int, int]) -> Blur:
+        return Blur(psf, size, device=place, dtype=torch.float64)
+
     def work(image: Image, name: str) -> Outcome:
         y = to_tensor(image, place, torch.float64)  # single precision would hide small duality gaps
-        fidelity = LeastSquares(Blur(psf, image.size, device=place, dtype=y.dtype), y)
+        fidelity = LeastSquares(blur_for(image.size), y)
         alpha = step if step is not None else 1 / fidelity.lipschitz
         limit = sparse_limit(fidelity.lipschitz, fista)
         noise = level if level is not None else 255 * estimate_noise(image.pixels)
@@ -111,6 +119,12 @@ def ista(
         if dry_run:
             return Outcome(None, fields)
         with progress(name, max_iter, quiet) as show:
+
+            def note(record: SparseRecord, _: object) -> None:
+                words = f"iteration {record.iteration}, gap {record.relative_gap:.1e}"
+                show(record.iteration, words)
+                say(f"  {words}", not verbose)
+
             solution = solve(
                 SparseProblem(fidelity, transform, weight),
                 y,
@@ -118,7 +132,7 @@ def ista(
                 accelerated=fista,
                 tol=tol,
                 max_iter=max_iter,
-                callback=lambda r, _: show(r.iteration, f"iteration {r.iteration}, gap {r.relative_gap:.1e}"),
+                callback=note,
             )
         if solution.status is Status.DIVERGED:
             raise DivergenceError("the iteration diverged, nothing was written; use an admissible step")
@@ -130,20 +144,21 @@ def ista(
             say(f"{name}: not converged, as --strict asks for; raise --max-iter or --tol")
         return Outcome(from_tensor(solution.value, image), fields, code)
 
-    protected = (kernel,) if kernel else ()
     files = FileOptions(
         "ista",
-        output,
         "ista",
-        file_format,
-        bit_depth,
-        quality,
-        strip,
-        recursive,
-        on_exists,
-        fail_fast,
-        json,
-        quiet,
-        protected,
+        output,
+        file_format=file_format,
+        bit_depth=bit_depth,
+        quality=quality,
+        strip=strip,
+        recursive=recursive,
+        on_exists=on_exists,
+        fail_fast=fail_fast,
+        json=json,
+        manifest=manifest,
+        quiet=quiet,
+        verbose=verbose,
+        protected=(kernel,),
     )
     raise typer.Exit(run_batch(inputs, files, work))

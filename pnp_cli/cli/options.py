@@ -2,15 +2,64 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import UsageError
+from ..errors import InputError, UsageError
+from ..files import read_bytes
 
 if TYPE_CHECKING:
     from ..kernels import Kernel
+
+
+def _option_names(command: Any) -> dict[str, str]:
+    """Parameter names of a command by the long names of its options."""
+    return {
+        option[2:]: parameter.name
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--") and parameter.name not in ("help", "config")
+    }
+
+
+def read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the defaults of the command from a TOML file.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be read or names what is not an option.
+    """
+    if path is None:
+        return None
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        tables = tomllib.loads(read_bytes(path).decode())
+    except (InputError, ValueError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise UsageError(f"{path}: not a usable configuration file ({reason})") from error
+    root = context.parent.command if context.parent else context.command
+    commands = dict(getattr(root, "commands", {}))
+    unknown = {key for key, value in tables.items() if isinstance(value, dict)} - set(commands)
+    unknown |= {key for key, value in tables.items() if not isinstance(value, dict)} - {
+        name for command in commands.values() for name in _option_names(command)
+    }
+    own, names = tables.get(context.info_name or "", {}), _option_names(context.command)
+    unknown |= set(own) - set(names)
+    if unknown:
+        raise UsageError(f"{path}: '{sorted(unknown)[0]}' is not an option or command; see pnp {context.info_name} -h")
+    common = {key: value for key, value in tables.items() if key in names}
+    defaults = {names[key]: value for key, value in (common | own).items()}
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return path
+
 
 Inputs = Annotated[
     list[str],
@@ -23,7 +72,7 @@ Output = Annotated[
         "-o",
         metavar="OUT",
         help="Output file, folder (created when missing; end it with '/'), or '-' for standard output. "
-        "Default: beside the input, as NAME.COMMAND.EXT.",
+        "May hold {stem}, {ext} and {parent} of the input. Default: beside the input, as NAME.COMMAND.EXT.",
     ),
 ]
 Sigma = Annotated[
@@ -42,6 +91,25 @@ OnExists = Annotated[str, typer.Option("--on-exists", help="When an output exist
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per file to standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print every iteration and the time of every file.")]
+ManifestFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--manifest",
+        metavar="FILE",
+        help="Write a JSON record: versions, arguments, hashes of inputs, weights and outputs, steps, residuals.",
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        callback=read_config,
+        is_eager=True,
+        help="TOML file of defaults: option names at the top or under the name of a command; options given win.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N. Only auto falls back.")]
 Weights = Annotated[
     str,
