@@ -20,8 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pnp_cli import Ensemble, condition, weights
-from pnp_cli.conditioned import ConditionedNetwork
+from pnp_cli import Ensemble, weights
 from pnp_cli.data import load_folders, to_grey
 from pnp_cli.devices import choose_device
 from pnp_cli.training import validate
@@ -45,11 +44,11 @@ def network(name: str, ensemble: bool, device: torch.device) -> Method:
     proof = "nothing"
     if loaded.certificate.averaged:
         proof = f"averaged, α = {loaded.certificate.alpha:.3f}"
-        if isinstance(loaded.network, ConditionedNetwork):
+        if loaded.network.takes_reference:
             proof += ", reference fixed"
 
     def restore(x: Tensor, sigma: float) -> Tensor:
-        return condition(denoiser, x, sigma)(x, sigma)
+        return denoiser.estimate(x, sigma)
 
     return Method(proof, sum(p.numel() for p in loaded.network.parameters()), restore)
 

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pnp_cli import condition, psnr, weights
+from pnp_cli import psnr, weights
 from pnp_cli.data import load_folders, to_grey
 from pnp_cli.devices import choose_device
 
@@ -141,7 +141,7 @@ def main() -> None:
     restorers: dict[str, Restore] = {}
     for name in arguments.weights:
         network = weights.load(name, device).network
-        restorers[name] = lambda x, s, n=network: condition(n, x, s)(x, s)  # type: ignore[misc]
+        restorers[name] = lambda x, s, n=network: n.estimate(x, s)  # type: ignore[misc]
     rows = []
     for name, restore in {"noisy": lambda x, _: x, **restorers}.items():
         cells = []

@@ -16,8 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pnp_cli import condition, read_image, to_tensor, weights
-from pnp_cli.conditioned import ConditionedNetwork
+from pnp_cli import read_image, to_tensor, weights
 from pnp_cli.devices import choose_device
 
 from .common import describe_machine, figure, print_table, save_figure
@@ -68,9 +67,9 @@ def main() -> None:
     for name in arguments.weights:
         network = weights.load(name, device).network
         with torch.no_grad():
-            operator = condition(network, noisy, level)
+            operator = network.condition(noisy, level)
         methods[name] = lambda x, n=operator: n(x, level)  # type: ignore[misc]
-        if isinstance(network, ConditionedNetwork):
+        if network.takes_reference:
             methods[f"{name}, two passes"] = lambda x, n=network: n.estimate(x, level)  # type: ignore[misc]
     plt, canvas, ((axes,),) = figure(1, 1, width=6, height=4)
     rows = []

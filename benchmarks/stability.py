@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pnp_cli import condition, psnr, read_image, to_tensor, weights
+from pnp_cli import psnr, read_image, to_tensor, weights
 from pnp_cli.devices import choose_device
 from pnp_cli.solvers import Record, fixed_point
 
@@ -46,7 +46,7 @@ def main() -> None:
     plt, canvas, grid = figure(len(arguments.weights), len(shown) + 2)
     rows = []
     for row, name in enumerate(arguments.weights):
-        operator = condition(weights.load(name, device).network, noisy, arguments.sigma / 255)
+        operator = weights.load(name, device).network.condition(noisy, arguments.sigma / 255)
         scores: list[float] = []
         pictures: dict[int, Tensor] = {}
 

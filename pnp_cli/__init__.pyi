@@ -3,7 +3,6 @@ from . import kernels as kernels
 from . import weights as weights
 from .certificate import Certificate as Certificate
 from .certificate import certify as certify
-from .conditioned import condition as condition
 from .denoisers import Ensemble as Ensemble
 from .errors import ConditionError as ConditionError
 from .errors import InputError as InputError
@@ -28,6 +27,7 @@ from .sparse import SparseProblem as SparseProblem
 from .sparse import ista as ista
 from .tensors import from_tensor as from_tensor
 from .tensors import to_tensor as to_tensor
+from .tiling import Tiled as Tiled
 from .training import Trainer as Trainer
 from .training import TrainingConfig as TrainingConfig
 from .transforms import make_transform as make_transform

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from .conditioned import Conditioned, ConditionedNetwork
 from .denoisers import Ensemble, EulerNetwork
 from .layers import EulerStep
+from .tiling import Tiled
 
 ROUNDING = 1 + 1e-9
 """Covers the float64 rounding of the FFT and of the eigenvalue computation."""
@@ -163,9 +164,9 @@ def certify(network: nn.Module, *, grid: int = 64, lower: bool = False) -> Certi
 
     Parameters
     ----------
-    network : a network of `denoisers` or `conditioned`. An `Ensemble` is as averaged as the network in it. The
-        certificate of a `ConditionedNetwork` covers the network as it is called (the plain one) and every operator
-        that its `condition` returns, whatever the reference.
+    network : a network of `denoisers` or `conditioned`; an `Ensemble` or `Tiled` one is as averaged as the network
+        in it. The certificate of a `ConditionedNetwork` covers the network as it is called (the plain one) and every
+        operator that its `condition` returns, whatever the reference.
     grid : frequencies per axis of the norm bound; more where a kernel needs it.
     lower : also compute the power-iteration lower bounds (slower; only informative).
 
@@ -175,7 +176,7 @@ def certify(network: nn.Module, *, grid: int = 64, lower: bool = False) -> Certi
         `averaged` is true only if the network is a composition of Euler steps between isometries and
         every step has 0 ≤ τ‖A‖²/2 < 1; `alpha` is the constant of the composition, the largest if there are two.
     """
-    if isinstance(network, Ensemble):
+    if isinstance(network, Ensemble | Tiled):
         return certify(network.denoisers[0], grid=grid, lower=lower)
     compositions: list[dict[str, EulerStep]] = []
     if isinstance(network, ConditionedNetwork):

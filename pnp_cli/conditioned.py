@@ -21,15 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .denoisers import (
-    SYMMETRIES,
-    Denoiser,
-    Ensemble,
-    EulerArchitecture,
-    EulerNetwork,
-    require_positive,
-    transform,
-)
+from .denoisers import Denoiser, EulerArchitecture, EulerNetwork, require_positive
 from .layers import SIGMA_UNIT, EulerStep, HuberField, HuberMixture, log_noise
 
 
@@ -62,6 +54,8 @@ class Guide(nn.Module):
     """Unconstrained network from a reference to guide maps at a half and at a quarter of the resolution."""
 
     MULTIPLE = 8
+    RADIUS = 2 + 4 + 2 * 4 + 4 * 8 + 2 * 4
+    """Of its 3 × 3 convolutions in the order of `forward`, in pixels."""
 
     def __init__(self, image_channels: int, maps: int, widths: tuple[int, int, int]) -> None:
         super().__init__()
@@ -117,6 +111,8 @@ class ConditionedNetwork(Denoiser):
     Called like any denoiser it is the plain network. `condition` freezes a reference and returns the guided one.
     """
 
+    takes_reference = True
+
     def __init__(self, architecture: ConditionedArchitecture) -> None:
         super().__init__()
         self.architecture: ConditionedArchitecture = architecture
@@ -129,6 +125,10 @@ class ConditionedNetwork(Denoiser):
             EulerStep(self.image_channels, a.filters, a.plain.kernel_size, scale, HuberField(a.filters, a.maps + 1))
             for scale in a.scales
         )
+
+    @property
+    def radius(self) -> int:
+        return self.plain.radius + Guide.RADIUS + sum(step.radius for step in self.euler_steps)
 
     @property
     def euler_steps(self) -> list[EulerStep]:
@@ -189,14 +189,7 @@ class ConditionedNetwork(Denoiser):
         return self.plain(x, sigma)
 
     def condition(self, reference: Tensor, sigma: float | Tensor) -> Conditioned:
-        """The averaged operator x ↦ N(x; reference).
-
-        Parameters
-        ----------
-        reference : (B, C, H, W), an image like those the operator is to be applied to: noisy, or an iterate.
-            The plain network makes the first estimate from it.
-        sigma : noise level of the reference, [0, 1] scale; a number or (B,).
-        """
+        """The averaged operator x ↦ N(x; reference). The plain network makes the first estimate from the reference."""
         fitted, level = self.fit(reference, sigma)
         return Conditioned(self, self.guide(fitted, self.plain.body(fitted, level), level), reference.shape)
 
@@ -252,34 +245,19 @@ class SelfReferenced(nn.Module):
 
     Attributes
     ----------
-    operator : the averaged operator, once there is one.
+    operator : the operator for that reference, once there is one.
     """
 
-    def __init__(self, network: ConditionedNetwork) -> None:
+    def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
-        self.network = network
-        self.operator: Conditioned | None = None
+        self.denoiser = denoiser
+        self.operator: Denoiser | None = None
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise `x`; the first call fixes the reference and the shape."""
         if self.operator is None:
-            self.operator = self.network.condition(x, sigma)
+            self.operator = self.denoiser.condition(x, sigma)
         return self.operator(x, sigma)
-
-
-def condition(denoiser: nn.Module, reference: Tensor, sigma: float | Tensor) -> nn.Module:
-    """Freeze the reference of a denoiser that takes one, also inside an `Ensemble`; others are returned as they are.
-
-    Parameters
-    ----------
-    reference, sigma : see `ConditionedNetwork.condition`.
-    """
-    if isinstance(denoiser, ConditionedNetwork):
-        return denoiser.condition(reference, sigma)
-    if isinstance(denoiser, Ensemble) and any(isinstance(d, ConditionedNetwork) for d in denoiser.denoisers):
-        (network,) = denoiser.denoisers
-        return Ensemble(*(condition(network, transform(reference, *symmetry), sigma) for symmetry in SYMMETRIES))
-    return denoiser
 
 
 def _bias(convolution: nn.Conv2d) -> Tensor:

@@ -11,6 +11,7 @@ the same shape. `sigma` is the noise level on the same [0, 1] scale: a number, o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -80,7 +81,14 @@ class Denoiser(nn.Module):
 
     multiple: int = 1
     image_channels: int = 3
+    takes_reference: bool = False
+    """Whether `condition` does anything."""
     architecture: Any  # the dataclass it was built from
+
+    @property
+    def radius(self) -> int:
+        """Receptive radius of `estimate` in pixels: what is further away does not change a pixel."""
+        raise NotImplementedError
 
     def initialise(self) -> None:
         """Set the weights for the start of a training, from torch's global generator."""
@@ -97,6 +105,16 @@ class Denoiser(nn.Module):
     def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """The best single estimate the network has, as `forward`; it need not be averaged where that is."""
         return self(x, sigma)
+
+    def condition(self, reference: Tensor, sigma: float | Tensor) -> Denoiser:
+        """The operator for a frozen reference; a denoiser that takes none is that operator itself.
+
+        Parameters
+        ----------
+        reference : (B, C, H, W), an image like those the operator is to be applied to.
+        sigma : noise level of the reference, [0, 1] scale; a number or (B,).
+        """
+        return self
 
     def fit(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         """An image as the body takes it, (B', image_channels, H', W'), and its noise levels (B',)."""
@@ -127,6 +145,10 @@ class EulerNetwork(Denoiser):
             EulerStep(a.width, a.filters, a.kernel_size, scale, ACTIVATIONS[a.activation](a.filters))
             for scale in a.scales
         )
+
+    @property
+    def radius(self) -> int:
+        return sum(step.radius for step in self.euler_steps)
 
     @property
     def euler_steps(self) -> list[EulerStep]:
@@ -187,6 +209,10 @@ class DnCNN(Denoiser):
         sizes = [inner + 1] + [width] * (architecture.depth - 1) + [inner]
         self.convolutions = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(sizes))
 
+    @property
+    def radius(self) -> int:
+        return 2 * len(self.convolutions)
+
     @torch.no_grad()
     def initialise(self) -> None:
         """Start near the identity, with He's scale inside."""
@@ -222,7 +248,7 @@ def transform_back(x: Tensor, turns: int, flip: bool) -> Tensor:
     return torch.rot90(x.flip(3) if flip else x, -turns, (2, 3))
 
 
-class Ensemble(nn.Module):
+class Ensemble(Denoiser):
     """Mean of a denoiser over the 8 flips and rotations of the image.
 
     A convex combination of α-averaged maps is α-averaged, so the certificate is that of the network.
@@ -232,14 +258,35 @@ class Ensemble(nn.Module):
     denoisers : one for all symmetries, or one for each of `SYMMETRIES`.
     """
 
-    def __init__(self, *denoisers: nn.Module) -> None:
+    def __init__(self, *denoisers: Denoiser) -> None:
         super().__init__()
         self.denoisers = nn.ModuleList(denoisers)
+        first = denoisers[0]
+        self.image_channels, self.multiple, self.architecture = first.image_channels, first.multiple, first.architecture
+        self.takes_reference = first.takes_reference
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise `x` of shape (B, C, H, W), eight calls of the network."""
-        total = torch.zeros_like(x)
+        return self._mean(x, lambda denoiser, turned: denoiser(turned, sigma))
+
+    def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Mean of the eight estimates."""
+        return self._mean(x, lambda denoiser, turned: denoiser.estimate(turned, sigma))
+
+    def condition(self, reference: Tensor, sigma: float | Tensor) -> Ensemble:
+        """Every symmetry takes the reference as it sees the image."""
+        if not self.takes_reference:
+            return self
+        return Ensemble(*(d.condition(transform(reference, *s), sigma) for d, s in self._members()))
+
+    def _members(self) -> Iterator[tuple[Denoiser, tuple[int, bool]]]:
         for i, symmetry in enumerate(SYMMETRIES):
             denoiser = self.denoisers[i % len(self.denoisers)]
-            total += transform_back(denoiser(transform(x, *symmetry), sigma), *symmetry)
+            assert isinstance(denoiser, Denoiser)
+            yield denoiser, symmetry
+
+    def _mean(self, x: Tensor, denoise: Callable[[Denoiser, Tensor], Tensor]) -> Tensor:
+        total = torch.zeros_like(x)
+        for denoiser, symmetry in self._members():
+            total += transform_back(denoise(denoiser, transform(x, *symmetry)), *symmetry)
         return total / len(SYMMETRIES)

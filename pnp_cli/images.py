@@ -276,14 +276,16 @@ def natural_suffix(image: Image) -> str:
 def require_format(image: Image, file_format: str, name: str = "output") -> None:
     """Raise `InputError` if `encode_image` would, so that nobody works in vain."""
     if image.depth == "uint16" and file_format not in DEEP_FORMATS:
-        raise InputError(f"{name}: {file_format} cannot hold 16-bit samples; write a .png or .tif, or ask for 8 bits")
+        raise InputError(
+            f"{name}: {file_format} cannot hold 16-bit samples; write a .png or .tif, or give --bit-depth 8"
+        )
     if image.depth == "float32" and file_format not in FLOAT_FORMATS:
-        raise InputError(f"{name}: {file_format} cannot hold float samples; write a .tif, or ask for 8 or 16 bits")
+        raise InputError(f"{name}: {file_format} cannot hold float samples; write a .tif, or give --bit-depth 8 or 16")
     if image.alpha is not None and file_format in ("JPEG", "BMP"):
         raise InputError(f"{name}: {file_format} cannot hold the transparency of this image; write a .png")
     if image.metadata.kinds and file_format in BARE_FORMATS:
         kinds = image.metadata.kinds
-        raise InputError(f"{name}: {file_format} cannot hold the {kinds} of this image; write a .png, or strip it")
+        raise InputError(f"{name}: {file_format} cannot hold the {kinds} of this image; write a .png, or give --strip")
     if max(image.size) > MAX_SIDE.get(file_format, max(image.size)):
         raise InputError(f"{name}: {file_format} cannot hold images of this size; write a .png or .tif")
 

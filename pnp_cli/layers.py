@@ -108,7 +108,7 @@ class HuberField(nn.Module):
         """Apply S to `t` of shape (B, F, H, W) with guide maps (B, maps, H, W). Without autograd `t` is reused."""
         level = self.projection(maps)
         spread, weight = self.spread[:, None, None], torch.sigmoid(self.balance)[:, None, None]
-        if torch.is_grad_enabled():
+        if t.requires_grad or level.requires_grad:
             wide = _ClipToField.apply(t, level + spread)  # type: ignore[no-untyped-call]
             return torch.lerp(_ClipToField.apply(t, level - spread), wide, weight)  # type: ignore[no-untyped-call]
         # In place where possible: memory traffic is what this costs.
@@ -145,6 +145,11 @@ class EulerStep(nn.Module):
         self.weight = nn.Parameter(init / math.sqrt(width * kernel_size**2))
         self.step = nn.Parameter(torch.tensor(1.0))
         self.activation = activation
+
+    @property
+    def radius(self) -> int:
+        """Receptive radius in pixels, on the grid of the unshuffle."""
+        return 2 * (self.weight.shape[-1] // 2) * self.scale
 
     def analyse(self, x: Tensor) -> Tensor:
         """A U x: (B, C, H, W), H and W multiples of `scale`, to (B, filters, H/scale, W/scale)."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .certificate import Certificate
-from .conditioned import ConditionedNetwork, SelfReferenced
+from .conditioned import SelfReferenced
 from .conditions import Guarantee, RunningChecks, plug_and_play_guarantee
+from .denoisers import Denoiser
 from .errors import UsageError
 from .fidelity import Fidelity, LeastSquares, MoreauEnvelope
 from .noise import MIN_NOISE
@@ -88,7 +89,7 @@ class Settings:
 
         They are those for a plain network, or for a conditioned one if `denoiser` is one.
         """
-        guided = isinstance(denoiser, ConditionedNetwork) and others.get("refresh", cls.refresh) > 0
+        guided = _takes_reference(denoiser) and others.get("refresh", cls.refresh) > 0
         rule = CONDITIONED_RULE if guided else PLAIN_RULE
         h = rule.envelope(noise) if envelope is None else envelope
         if strength is None:
@@ -233,12 +234,16 @@ def plan_deblurring(
     return Plan(s, guarantee, operator, tuple(warm_up), start.clamp(0, 1) if s.box else start)
 
 
+def _takes_reference(denoiser: nn.Module | None) -> TypeGuard[Denoiser]:
+    return isinstance(denoiser, Denoiser) and denoiser.takes_reference
+
+
 def _denoisers(denoiser: nn.Module, warm: int, refresh: int) -> list[nn.Module]:
     """The denoiser of each warm iteration and, last, of the frozen map.
 
     Each reference of a conditioned network is the image that its denoiser is first called with.
     """
-    if not isinstance(denoiser, ConditionedNetwork) or not refresh:
+    if not refresh or not _takes_reference(denoiser):
         return [denoiser] * (warm + 1)
     frozen = SelfReferenced(denoiser)
     renewed = [SelfReferenced(denoiser) for _ in range(min(refresh - 1, warm))]

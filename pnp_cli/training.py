@@ -31,6 +31,7 @@ from .errors import DivergenceError, UsageError, WeightsError
 from .files import read_bytes, write_bytes
 from .layers import EulerStep
 from .metrics import psnr
+from .parallel import Workers
 from .presets import Architecture, architecture_from_dict, architecture_to_dict, build
 from .weights import parse
 
@@ -52,6 +53,7 @@ class TrainingConfig:
     time_budget: float | None = None
     """Seconds of training; the cosine schedule ends with whichever of `steps` and this comes first."""
     batch: int = 10
+    """Crops per step and worker."""
     crop: int = 64
     learning_rate: float = 4e-3
     final_rate: float = 0.02
@@ -197,8 +199,10 @@ class Trainer:
         config: TrainingConfig,
         device: torch.device | None = None,
         plain: EulerNetwork | None = None,
+        workers: Workers | None = None,
     ) -> None:
-        """`plain` is the trained plain network of a conditioned one; it is kept as it is."""
+        """`plain` is the trained plain network of a conditioned one, kept as it is; `workers` see `parallel`."""
+        self.workers = workers or Workers()
         self.architecture = architecture
         self.config = config
         self.device = device or torch.device("cpu")
@@ -214,6 +218,7 @@ class Trainer:
                 self.network.plain.requires_grad_(False)
         constrain(self.network, self.generator)
         self.network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.restore = self.workers.share(self.network)
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(self.trained, lr=config.learning_rate)
         self.crops = RandomCrops(images, config.crop, self.generator, self.network.image_channels)
@@ -236,14 +241,14 @@ class Trainer:
         DivergenceError
             If the loss is no longer a finite number; the last checkpoint is still good.
         """
-        while self.progress < 1 and not stop():
+        while self.progress < 1 and not self.workers.any(stop()):
             start = time.perf_counter()
             rate = self._learning_rate()
             loss = self._train_step(rate)
             if not math.isfinite(loss):
                 raise DivergenceError(f"the training diverged at step {self.step + 1}; resume with a smaller rate")
             self.step += 1
-            self.elapsed += time.perf_counter() - start
+            self.elapsed = self.workers.agree(self.elapsed + time.perf_counter() - start)
             yield TrainingRecord(self.step, self.elapsed, self.progress, rate, loss)
 
     def _learning_rate(self) -> float:
@@ -254,15 +259,16 @@ class Trainer:
 
     def _train_step(self, rate: float) -> float:
         c = self.config
-        clean = self.crops.batch(c.batch)
+        total = c.batch * self.workers.count
+        clean = self.crops.batch(total)
         low, high = c.sigma
-        sigma = low + (high - low) * torch.rand(c.batch, generator=self.generator)
+        sigma = low + (high - low) * torch.rand(total, generator=self.generator)
         noisy = clean + sigma[:, None, None, None] * torch.randn(clean.shape, generator=self.generator)
-        clean, noisy, sigma = (t.to(self.device, non_blocking=True) for t in (clean, noisy, sigma))
+        clean, noisy, sigma = (self.workers.part(t).to(self.device) for t in (clean, noisy, sigma))
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
         with mixed, parametrize.cached():
-            restored = self.network.estimate(noisy, sigma)
+            restored = self.restore(noisy, sigma)
         # The squared error grows with σ; the weight makes every noise level count about equally.
         error = (restored.float() - clean).square().mean((1, 2, 3))
         loss = (error / (sigma + 2 / 255)).mean()

@@ -24,7 +24,7 @@ KERNEL = ("--motion", 5, 20)
 
 def make_blurred(pnp: Run, photo_file: Path) -> Path:
     path = photo_file.with_name("blurred.tif")
-    assert pnp("blur", photo_file, "-o", path, *KERNEL, "--noise", 2.55).returncode == 0
+    assert pnp("blur", photo_file, "-o", path, *KERNEL, "--noise", 2.55, "--bit-depth", 16).returncode == 0
     return path
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pnp_cli import Ensemble, certify, condition, psnr, to_tensor
+from pnp_cli import Ensemble, certify, psnr, to_tensor
 from pnp_cli.denoisers import EulerArchitecture
 from pnp_cli.images import Image
 from pnp_cli.presets import PRESETS, architecture_from_dict, architecture_to_dict, build
@@ -78,7 +78,7 @@ def test_conditioned_ensemble_is_that_of_the_two_passes() -> None:
     """Each symmetry takes its own reference, so the mean is that of the whole restoration."""
     network = small_conditioned()
     x = torch.rand(1, 3, 8, 12)
-    ensemble = condition(Ensemble(network), x, 0.1)
+    ensemble = Ensemble(network).condition(x, 0.1)
     total = torch.zeros_like(x)
     for flip in (False, True):
         for turns in range(4):
@@ -86,9 +86,10 @@ def test_conditioned_ensemble_is_that_of_the_two_passes() -> None:
             back = torch.rot90(network.estimate(turned, 0.1), -turns, (2, 3))
             total += back.flip(3) if flip else back
     torch.testing.assert_close(ensemble(x, 0.1), total / 8)
+    torch.testing.assert_close(Ensemble(network).estimate(x, 0.1), total / 8)
     assert certify(ensemble).averaged
     plain = small_network()
-    assert condition(plain, x, 0.1) is plain
+    assert plain.condition(x, 0.1) is plain
 
 
 @pytest.mark.parametrize("preset", PRESETS)

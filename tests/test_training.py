@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,3 +133,49 @@ def test_folders(tmp_path: Path) -> None:
 
 def test_bundled_pictures_need_no_download() -> None:
     assert len(bundled_images()) >= 4
+
+
+WORKER = """
+import json, sys, torch
+import os
+import subprocess
+import sys
+from pathlib import Path
+from pnp_cli import Trainer, TrainingConfig
+from pnp_cli.denoisers import EulerArchitecture
+from pnp_cli.parallel import Workers, join, leave
+import os
+rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+images = torch.load(sys.argv[1])
+trainer = Trainer(
+    EulerArchitecture((2, 1), 12, "huber"), images, TrainingConfig(steps=12, batch=2, crop=16),
+    workers=join(rank, count, torch.device("cpu")),
+)
+for _ in trainer.run():
+    pass
+if rank == 0:
+    trainer.save(sys.argv[2])
+leave()
+"""
+
+
+def test_two_workers_are_one_with_the_doubled_batch(tmp_path: Path, pictures: list[Tensor]) -> None:
+    """Two real processes under the launcher, gloo, against one process."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    torch.save(pictures, tmp_path / "images.pt")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    subprocess.run(
+        [*launch, "--standalone", script, tmp_path / "images.pt", tmp_path / "two"],
+        check=True,
+        timeout=300,
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    alone = Trainer(HUBER, pictures, TrainingConfig(steps=12, batch=4, crop=16))
+    parameters_after(alone)
+    both = Trainer(HUBER, pictures, TrainingConfig(steps=12, batch=2, crop=16))
+    both.load(tmp_path / "two")
+    assert both.step == 12
+    for name, value in alone.network.state_dict().items():
+        torch.testing.assert_close(both.network.state_dict()[name], value, rtol=1e-3, atol=1e-5)

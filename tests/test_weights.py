@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from pnp_cli import InputError, WeightsError, condition, to_tensor, weights
+from pnp_cli import InputError, WeightsError, to_tensor, weights
 from pnp_cli.denoisers import DnCNNArchitecture
 from pnp_cli.images import Image
 from pnp_cli.presets import PRESETS, build
@@ -174,7 +174,7 @@ def test_no_attack_on_a_shipped_network_exceeds_one(name: str, photo: Image) -> 
     clean = to_tensor(photo, dtype=torch.float64)[:, : network.image_channels, 20:44, 20:44]
     noisy = clean + 25 / 255 * torch.randn_like(clean)
     for sigma in (5 / 255, 50 / 255):
-        for operator in {network, condition(network, noisy, sigma)}:
+        for operator in {network, network.condition(noisy, sigma)}:
             assert steepest(operator, noisy, sigma, iterations=8) <= 1 + 1e-9
             attacked = noisy + 0.1 * torch.randn_like(noisy)
             apart = float((attacked - noisy).norm())

@@ -79,6 +79,7 @@ def deblur(
     allow_unsafe: o.AllowUnsafe = False,
     strict: o.Strict = False,
     dry_run: o.DryRun = False,
+    tile: o.Tile = "auto",
     file_format: o.Format = None,
     bit_depth: o.BitDepth = "keep",
     quality: o.Quality = 95,
@@ -100,6 +101,7 @@ def deblur(
     if data_term == "least-squares" and envelope is not None:
         raise UsageError("--envelope belongs to --data-term envelope; leave one of them out")
     level = o.read_level(sigma, "--sigma")
+    side = o.read_tile(tile)
     given = o.read_level(strength, "--strength")
     psf, description, notes = o.read_kernel(motion, gaussian, disk, kernel)
     for hint in (o.level_hint(level, "--sigma"), o.level_hint(given, "--strength"), *notes):
@@ -117,6 +119,7 @@ def deblur(
     from ..plugandplay import Settings, plan_deblurring
     from ..solvers import Record, Status
     from ..tensors import from_tensor, to_tensor
+    from ..tiling import tiled
     from ..weights import Shelf
 
     def settings_for(noise: float, denoiser: nn.Module | None = None) -> Settings:
@@ -151,8 +154,9 @@ def deblur(
         operator = blur_for(image.size)
         loaded = shelf.get(image.pixels.shape[2])
         noise = level if level is not None else 255 * estimate_noise(image.pixels)
+        denoiser = tiled(loaded.network, image.size, side, place)
         y = to_tensor(image, place)
-        plan = plan_deblurring(y, operator, loaded.network, loaded.certificate, settings_for(noise, loaded.network))
+        plan = plan_deblurring(y, operator, denoiser, loaded.certificate, settings_for(noise, denoiser))
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {operator.boundary.name} boundary", quiet)
         say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)

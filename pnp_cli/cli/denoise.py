@@ -27,6 +27,7 @@ def denoise(
             "--ensemble", help="Mean over the 8 flips and rotations: better, 8 times slower, same certificate."
         ),
     ] = False,
+    tile: o.Tile = "auto",
     file_format: o.Format = None,
     bit_depth: o.BitDepth = "keep",
     quality: o.Quality = 95,
@@ -50,6 +51,7 @@ def denoise(
     Example: pnp denoise noisy.png -o clean.png --sigma 25
     """
     level = o.read_level(sigma, "--sigma")
+    side = o.read_tile(tile)
     hint = o.level_hint(level, "--sigma")
     if hint:
         say(hint, quiet)
@@ -57,7 +59,6 @@ def denoise(
     import torch
 
     from .. import report
-    from ..conditioned import ConditionedNetwork, condition
     from ..conditions import RunningChecks
     from ..denoisers import Ensemble
     from ..devices import choose_device, describe_device
@@ -65,6 +66,7 @@ def denoise(
     from ..noise import estimate_noise
     from ..solvers import fixed_point
     from ..tensors import from_tensor, to_tensor
+    from ..tiling import tiled
     from ..weights import Shelf
 
     place = choose_device(device)
@@ -74,8 +76,9 @@ def denoise(
     def work(image: Image, name: str) -> Outcome:
         loaded = shelf.get(image.pixels.shape[2])
         certificate = loaded.certificate
-        network = Ensemble(loaded.network) if ensemble else loaded.network
-        two_passes = isinstance(loaded.network, ConditionedNetwork)
+        network = tiled(loaded.network, image.size, side, place)
+        network = Ensemble(network) if ensemble else network
+        two_passes = network.takes_reference
         value = level if level is not None else 255 * estimate_noise(image.pixels)
         origin = "given" if level is not None else "estimated"
         # The iterates are not projected, so the map is the network itself.
@@ -85,10 +88,13 @@ def denoise(
             say(line, quiet)
         noisy = to_tensor(image, place)
         with progress(name, repeat, quiet) as show:
-            with torch.no_grad():
-                operator = condition(network, noisy, value / 255)
+            # Once: as it is. Repeatedly: one operator, so its reference is kept.
+            denoise = network.estimate
+            if repeat > 1:
+                with torch.no_grad():
+                    denoise = network.condition(noisy, value / 255)
             solution = fixed_point(
-                lambda x: operator(x, value / 255),
+                lambda x: denoise(x, value / 255),
                 noisy,
                 tol=0.0,
                 max_iter=repeat,

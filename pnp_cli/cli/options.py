@@ -120,6 +120,15 @@ Weights = Annotated[
         "file.",
     ),
 ]
+Tile = Annotated[
+    str,
+    typer.Option(
+        "--tile",
+        metavar="N",
+        help="Side of the tiles the denoiser works on: auto chooses by image and free memory, 0 takes the image "
+        "whole. The result is the same.",
+    ),
+]
 AllowUnsafe = Annotated[
     bool, typer.Option("--allow-unsafe", help="Run even though a convergence condition does not hold.")
 ]
@@ -187,6 +196,21 @@ def read_level(text: str, option: str, auto: bool = True) -> float | None:
         choices = "a number from 0 to 255 or 'auto'" if auto else "a number from 0 to 255"
         raise UsageError(f"{option} must be {choices}, not '{text}'")
     return value
+
+
+def read_tile(text: str) -> int | None:
+    """Side of the tiles, 0 for none, or None for "auto".
+
+    Raises
+    ------
+    UsageError
+        If it is neither "auto", 0 nor at least 64.
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or 0 < int(text) < 64:
+        raise UsageError(f"--tile must be auto, 0 (no tiles) or a side of at least 64 pixels, not '{text}'")
+    return int(text)
 
 
 def level_hint(level: float | None, option: str) -> str | None:

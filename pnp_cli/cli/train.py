@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 DEFAULT_STEPS = 10_000
 LOG_EVERY = 100
+
+LAUNCHER = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+"""Environment variables by which torchrun tells a process its number, the number of them, and its number on the
+machine, with the values of a process alone."""
 
 
 def train_denoiser(
@@ -90,15 +95,20 @@ def train_denoiser(
 ) -> None:
     """Train a denoiser; averaged networks are certified when written.
 
+    On several GPUs or processes: torchrun --nproc-per-node 4 -m pnp_cli train-denoiser ..., --batch crops each.
+
     Ctrl-C (or SIGTERM) writes a checkpoint; --resume goes on from it, bit for bit with --steps (with
     --time-budget the schedule follows the clock).
 
     Example: pnp train-denoiser photos/ -o mine.safetensors --val more/ --time-budget 60
     """
+    import torch
+
     from ..conditioned import ConditionedArchitecture
     from ..data import bundled_images, load_folders, to_grey
     from ..denoisers import EulerNetwork
     from ..devices import choose_device, describe_device
+    from ..parallel import Workers, join, leave
     from ..presets import PRESETS
     from ..report import certificate_line
     from ..training import Trainer, TrainingConfig, export, validate
@@ -120,8 +130,14 @@ def train_denoiser(
         raise UsageError(f"--learning-rate must be between 0 and 1, not {learning_rate:g}")
     if time_budget is not None and not 0 < time_budget < float("inf"):
         raise UsageError(f"--time-budget must be a positive number of minutes, not {time_budget:g}")
+    rank, count, local = (int(os.environ.get(name, default)) for name, default in LAUNCHER.items())
+    place = choose_device(device)
+    if count > 1 and place.type == "cuda":
+        place = torch.device("cuda", local)
+    leads = rank == 0
+    quiet = quiet or not leads
     checkpoint, log_file = output.with_suffix(".checkpoint"), output.with_suffix(".log.jsonl")
-    if not (resume and checkpoint.exists()):
+    if leads and not (resume and checkpoint.exists()):
         for path in (output, checkpoint, log_file):
             if path.exists():
                 hint = "--resume it or choose another -o" if path == checkpoint else "choose another -o"
@@ -140,9 +156,9 @@ def train_denoiser(
         learning_rate=learning_rate or (1e-3 if preset == "dncnn" else 2e-3 if conditioned else 4e-3),
         seed=seed,
     )
-    place = choose_device(device)
     first = load(plain or preset.replace("conditioned", "huber")).network if conditioned else None
-    trainer = Trainer(architecture, images, config, place, first if isinstance(first, EulerNetwork) else None)
+    workers = join(rank, count, place) if count > 1 else Workers()
+    trainer = Trainer(architecture, images, config, place, first if isinstance(first, EulerNetwork) else None, workers)
     if trainer.network.image_channels == 1:
         validation = [to_grey(image) for image in validation]
     if resume and checkpoint.exists():
@@ -152,7 +168,14 @@ def train_denoiser(
             say(f"{checkpoint}: was made with other settings ({', '.join(changed)}); those given now apply", quiet)
     used = len(trainer.crops.images)
     left_out = f" ({len(images) - used} smaller than a crop left out)" if used < len(images) else ""
-    say(f"{preset} on {used} images{left_out}, {describe_device(place)}", quiet)
+    alone = "" if count == 1 else f", {count} workers"
+    say(f"{preset} on {used} images{left_out}, {describe_device(place)}{alone}", quiet)
+    if not leads:
+        with _SignalFlag() as interrupted:
+            for _ in trainer.run(interrupted):
+                pass
+        leave()
+        return
 
     with _SignalFlag() as interrupted, _TrainingLog(log_file, trainer.step, quiet) as log:
         with progress(preset, 1.0, quiet) as show:
@@ -169,7 +192,8 @@ def train_denoiser(
                     trainer.save(checkpoint)
                     saved = time.monotonic()
         trainer.save(checkpoint)
-        if interrupted():
+        leave()
+        if trainer.progress < 1:
             say(f"pnp: interrupted at step {trainer.step}; continue with --resume")
             raise typer.Exit(130)
         network = export(trainer.network)
@@ -184,6 +208,7 @@ def train_denoiser(
         "steps": trainer.step,
         "seconds": round(trainer.elapsed, 1),
         "batch": batch,
+        "workers": count,
         "crop": crop,
         "learning_rate": config.learning_rate,
         "device": describe_device(place),

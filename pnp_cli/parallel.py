@@ -1,0 +1,84 @@
+"""Data-parallel training: one process per worker, gradients averaged by DistributedDataParallel.
+
+Every worker draws the whole batch of all workers from the same generator and takes its own part, so training with n
+workers is training in one process with the n-fold batch, to rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .denoisers import Denoiser
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes of a training run; the default is one process alone."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def part(self, batch: Tensor) -> Tensor:
+        """This worker's share of a batch (count·B, …): B entries."""
+        size = len(batch) // self.count
+        return batch[self.rank * size : (self.rank + 1) * size]
+
+    def agree(self, value: float) -> float:
+        """The value of the leading worker, on all of them."""
+        if self.count == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64)
+        if dist.get_backend() == "nccl":
+            shared = shared.cuda()
+        dist.broadcast(shared, 0)
+        return float(shared)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on some worker."""
+        if self.count == 1:
+            return flag
+        shared = torch.tensor([float(flag)])
+        if dist.get_backend() == "nccl":
+            shared = shared.cuda()
+        dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return bool(shared > 0)
+
+    def share(self, network: Denoiser) -> nn.Module:
+        """A module that restores like `network.estimate` and averages the gradients of all workers."""
+        module = _Estimate(network)
+        if self.count == 1:
+            return module
+        return DistributedDataParallel(module, broadcast_buffers=False)
+
+
+def join(rank: int, count: int, device: torch.device) -> Workers:
+    """Join the processes that a launcher such as torchrun has started; gloo on the CPU, nccl on CUDA."""
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=count)
+    return Workers(rank, count)
+
+
+def leave() -> None:
+    """Leave the group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class _Estimate(nn.Module):
+    """What is trained: the best estimate of a network."""
+
+    def __init__(self, network: Denoiser) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return self.network.estimate(x, sigma)

@@ -1,0 +1,134 @@
+"""Denoising by tiles: the same result with bounded memory.
+
+A network of convolutions computes a pixel from the pixels within its receptive radius. A tile with a halo of that
+radius on every side that is not a border of the image gives the inner pixels exactly as the whole image does, up to
+the rounding of another order of summation. So a tiled network is the network, and its certificate holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from .denoisers import Denoiser
+
+BYTES_PER_PIXEL = 1200
+"""Working memory of a denoiser per pixel of the image it is applied to, with a margin; measured for the presets."""
+
+SMALLEST, LARGEST = 256, 2048
+"""Limits of the side of a tile that `choose_tile` gives."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of an image: `outer` with its halo in the image, `inner` in the image and `crop` in `outer`."""
+
+    outer: tuple[slice, slice]
+    inner: tuple[slice, slice]
+    crop: tuple[slice, slice]
+
+
+def tiles_of(height: int, width: int, side: int, halo: int, multiple: int) -> Iterator[Tile]:
+    """Tiles that cover an image; all begin at multiples of `multiple`, so that the networks see the same grid."""
+    side = max(multiple, side // multiple * multiple)
+    halo = math.ceil(halo / multiple) * multiple
+    for top, rows in _spans(height, side):
+        for left, columns in _spans(width, side):
+            first_row, first_column = max(0, top - halo), max(0, left - halo)
+            yield Tile(
+                (slice(first_row, min(height, rows + halo)), slice(first_column, min(width, columns + halo))),
+                (slice(top, rows), slice(left, columns)),
+                (slice(top - first_row, rows - first_row), slice(left - first_column, columns - first_column)),
+            )
+
+
+def _spans(length: int, side: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, length, side):
+        yield start, min(start + side, length)
+
+
+class Tiled(Denoiser):
+    """A denoiser applied tile by tile.
+
+    Parameters
+    ----------
+    denoisers : one for all tiles, or one for each in the order of `tiles_of`.
+    side : side of a tile without its halo, in pixels.
+    halo : receptive radius of the restoration, see `Denoiser.radius`.
+    """
+
+    def __init__(self, denoisers: Sequence[Denoiser], side: int, halo: int) -> None:
+        super().__init__()
+        self.denoisers = nn.ModuleList(denoisers)
+        self.side, self.halo = side, halo
+        self.multiple = denoisers[0].multiple
+        self.image_channels = denoisers[0].image_channels
+        self.architecture = denoisers[0].architecture
+        self.takes_reference = denoisers[0].takes_reference
+
+    @classmethod
+    def of(cls, network: Denoiser, side: int) -> Tiled:
+        """A network by tiles, in one pass or two."""
+        return cls([network], side, network.radius)
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Denoise `x` of shape (B, C, H, W)."""
+        return self._each(x, lambda i, part: self._denoiser(i)(part, sigma))
+
+    def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """The best single estimate of the network; a reference is kept for one tile at a time only."""
+        return self._each(x, lambda i, part: self._denoiser(i).estimate(part, sigma))
+
+    def condition(self, reference: Tensor, sigma: float | Tensor) -> Tiled:
+        """Freeze the reference of a conditioned network, tile by tile."""
+        if not self.takes_reference:
+            return self
+        network = self._denoiser(0)
+        parts = [network.condition(_part(reference, tile.outer), sigma) for tile in self._tiles(reference)]
+        return Tiled(parts, self.side, self.halo)
+
+    def _denoiser(self, index: int) -> Denoiser:
+        denoiser = self.denoisers[index % len(self.denoisers)]
+        assert isinstance(denoiser, Denoiser)
+        return denoiser
+
+    def _tiles(self, x: Tensor) -> Iterator[Tile]:
+        return tiles_of(x.shape[2], x.shape[3], self.side, self.halo, self.multiple)
+
+    def _each(self, x: Tensor, denoise: Callable[[int, Tensor], Tensor]) -> Tensor:
+        out = torch.empty_like(x)
+        for i, tile in enumerate(self._tiles(x)):
+            part = denoise(i, _part(x, tile.outer))
+            _part(out, tile.inner).copy_(_part(part, tile.crop))
+        return out
+
+
+def _part(x: Tensor, where: tuple[slice, slice]) -> Tensor:
+    return x[:, :, where[0], where[1]]
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def choose_tile(height: int, width: int, radius: int, device: torch.device) -> int:
+    """Side of the tiles for an image, 0 for none: so that half the free memory is enough."""
+    pixels = free_memory(device) / 2 / BYTES_PER_PIXEL
+    if height * width <= min(pixels, LARGEST**2):
+        return 0
+    return int(min(LARGEST, max(SMALLEST, math.sqrt(pixels) - 2 * radius)))
+
+
+def tiled(network: Denoiser, size: tuple[int, int], side: int | None, device: torch.device) -> Denoiser:
+    """A network for images of `size` (height, width) by tiles of `side`; None chooses, 0 takes the image whole."""
+    if side is None:
+        side = choose_tile(*size, network.radius, device)
+    return Tiled.of(network, side) if 0 < side < max(size) else network
