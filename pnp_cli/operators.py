@@ -139,3 +139,23 @@ class Blur:
 
     def _filter(self, x: Tensor, response: Tensor) -> Tensor:
         return torch.fft.irfft2(torch.fft.rfft2(x) * response, s=self.canvas)
+
+
+class BlurCache:
+    """The blur with one kernel for images of any size; that of the last size is kept, for files of one size.
+
+    Parameters
+    ----------
+    kernel, device, dtype : see `Blur`.
+    """
+
+    def __init__(self, kernel: Kernel, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.kernel, self.device, self.dtype = kernel, device, dtype
+        self._last: Blur | None = None
+
+    def __call__(self, size: tuple[int, int]) -> Blur:
+        """K for images of `size` (height, width)."""
+        last = self._last
+        if last is None or last.size != size:
+            self._last = last = Blur(self.kernel, size, device=self.device, dtype=self.dtype)
+        return last

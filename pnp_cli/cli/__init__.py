@@ -11,7 +11,7 @@ import typer
 
 from ..errors import PnpError
 from . import blur, certify, deblur, denoise, ista, psnr, train
-from .files import exit_code
+from .batch import exit_code
 
 EPILOG = (
     "Exit codes: 0 all good; 1 some file failed; 2 wrong usage; 3 a convergence condition is violated, or not "

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Annotated
 
 import typer
 
 from . import options as o
+from .batch import Outcome, run_batch
 from .console import say
-from .files import FileOptions, Outcome, run_batch
+from .paths import FileOptions
 
 
 def blur(
@@ -32,6 +32,7 @@ def blur(
     fail_fast: o.FailFast = False,
     json: o.Json = False,
     manifest: o.ManifestFile = None,
+    scheduler: o.Scheduler = None,
     config: o.Config = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -53,14 +54,12 @@ def blur(
     from ..devices import choose_device
     from ..images import Image
     from ..noise import add_gaussian_noise
-    from ..operators import Blur
+    from ..operators import BlurCache
     from ..tensors import from_tensor, to_tensor
 
     place = choose_device(device)
 
-    @lru_cache(maxsize=1)
-    def blur_for(size: tuple[int, int]) -> Blur:
-        return Blur(psf, size, device=place)
+    blur_for = BlurCache(psf, place)
 
     def work(image: Image, name: str) -> Outcome:
         result = from_tensor(blur_for(image.size).forward(to_tensor(image, place)), image)
@@ -82,6 +81,7 @@ def blur(
         fail_fast=fail_fast,
         json=json,
         manifest=manifest,
+        scheduler=scheduler,
         quiet=quiet,
         verbose=verbose,
         protected=(kernel,),

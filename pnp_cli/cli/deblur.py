@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +10,9 @@ import typer
 from ..errors import DivergenceError, InputError, UsageError
 from ..images import Image
 from . import options as o
+from .batch import Outcome, run_batch
 from .console import progress, say
-from .files import FileOptions, Outcome, run_batch
+from .paths import FileOptions
 
 
 def deblur(
@@ -89,6 +89,7 @@ def deblur(
     fail_fast: o.FailFast = False,
     json: o.Json = False,
     manifest: o.ManifestFile = None,
+    scheduler: o.Scheduler = None,
     config: o.Config = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -115,7 +116,7 @@ def deblur(
     from ..images import read_image
     from ..metrics import psnr
     from ..noise import estimate_noise
-    from ..operators import Blur
+    from ..operators import BlurCache
     from ..plugandplay import Settings, plan_deblurring
     from ..solvers import Record, Status
     from ..tensors import from_tensor, to_tensor
@@ -144,9 +145,7 @@ def deblur(
     shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
 
-    @lru_cache(maxsize=1)
-    def blur_for(size: tuple[int, int]) -> Blur:
-        return Blur(psf, size, device=place)
+    blur_for = BlurCache(psf, place)
 
     def work(image: Image, name: str) -> Outcome:
         if truth is not None and truth.pixels.shape != image.pixels.shape:
@@ -213,6 +212,7 @@ def deblur(
         fail_fast=fail_fast,
         json=json,
         manifest=manifest,
+        scheduler=scheduler,
         quiet=quiet,
         verbose=verbose,
         protected=(reference, kernel),

@@ -9,8 +9,9 @@ import typer
 
 from ..errors import DivergenceError
 from . import options as o
+from .batch import Outcome, run_batch
 from .console import progress, say
-from .files import FileOptions, Outcome, run_batch
+from .paths import FileOptions
 
 
 def denoise(
@@ -37,6 +38,7 @@ def denoise(
     fail_fast: o.FailFast = False,
     json: o.Json = False,
     manifest: o.ManifestFile = None,
+    scheduler: o.Scheduler = None,
     config: o.Config = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -137,6 +139,7 @@ def denoise(
         fail_fast=fail_fast,
         json=json,
         manifest=manifest,
+        scheduler=scheduler,
         quiet=quiet,
         verbose=verbose,
         protected=(),

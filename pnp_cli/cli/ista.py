@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Annotated
 
 import typer
 
 from ..errors import ConditionError, DivergenceError, UsageError
 from . import options as o
+from .batch import Outcome, run_batch
 from .console import progress, say
-from .files import FileOptions, Outcome, run_batch
+from .paths import FileOptions
 
 
 def ista(
@@ -47,6 +47,7 @@ def ista(
     fail_fast: o.FailFast = False,
     json: o.Json = False,
     manifest: o.ManifestFile = None,
+    scheduler: o.Scheduler = None,
     config: o.Config = None,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
@@ -75,7 +76,7 @@ def ista(
     from ..fidelity import LeastSquares
     from ..images import Image
     from ..noise import estimate_noise
-    from ..operators import Blur
+    from ..operators import BlurCache
     from ..solvers import Status
     from ..sparse import SparseProblem, SparseRecord, rule_gamma, sparse_limit, sparse_step_failure
     from ..sparse import ista as solve
@@ -85,9 +86,7 @@ def ista(
     transform = make_transform(basis)
     place = choose_device(device)
 
-    @lru_cache(maxsize=1)
-    def blur_for(size: tuple[int, int]) -> Blur:
-        return Blur(psf, size, device=place, dtype=torch.float64)
+    blur_for = BlurCache(psf, place, torch.float64)
 
     def work(image: Image, name: str) -> Outcome:
         y = to_tensor(image, place, torch.float64)  # single precision would hide small duality gaps
@@ -157,6 +156,7 @@ def ista(
         fail_fast=fail_fast,
         json=json,
         manifest=manifest,
+        scheduler=scheduler,
         quiet=quiet,
         verbose=verbose,
         protected=(kernel,),

@@ -100,6 +100,14 @@ ManifestFile = Annotated[
         help="Write a JSON record: versions, arguments, hashes of inputs, weights and outputs, steps, residuals.",
     ),
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Restore the files on the Dask cluster with its scheduler there, such as tcp://host:8786.",
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(

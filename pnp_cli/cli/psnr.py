@@ -41,7 +41,7 @@ def psnr(
 
     from .. import metrics
     from ..images import read_image
-    from .files import find_sources
+    from .paths import find_sources
 
     truth = read_image(reference)
     rows: list[tuple[str, float, float | None]] = []

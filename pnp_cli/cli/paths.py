@@ -1,35 +1,18 @@
-"""Many files through one command: inputs, output names, errors per file, the summary and the exit code."""
+"""Which files a command reads and writes: inputs found, outputs named, conflicts refused before any work."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import string
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..errors import ConditionError, InputError, PnpError, UsageError
-from ..files import read_bytes, write_bytes
-from ..images import (
-    FLOAT_FORMATS,
-    FORMATS,
-    Depth,
-    Image,
-    encode_image,
-    format_of,
-    list_images,
-    natural_suffix,
-    read_image,
-    require_format,
-)
-from .console import emit, file_progress, say
-from .manifest import Manifest
+from ..errors import InputError, UsageError
+from ..files import read_bytes
+from ..images import FLOAT_FORMATS, FORMATS, Depth, Image, list_images, read_image
 
 STREAM = "-"
 
@@ -79,20 +62,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the work on one image gives: the image (None in a dry run), facts for JSON, an exit code."""
-
-    image: Image | None
-    fields: dict[str, Any]
-    code: int = 0
-    unclipped: bool = False
-    """Whether formats that hold floats get the pixels as they are."""
-
-
-Work = Callable[[Image, str], Outcome]
-
-
-@dataclass(frozen=True)
 class FileOptions:
     """The shared file options of a command."""
 
@@ -109,6 +78,7 @@ class FileOptions:
     fail_fast: bool = False
     json: bool = False
     manifest: Path | None = None
+    scheduler: str | None = None
     quiet: bool = False
     verbose: bool = False
     protected: tuple[Path | None, ...] = ()
@@ -132,15 +102,12 @@ class FileOptions:
             raise UsageError("standard output takes one image; give -o a folder for several inputs")
         if self.output is not None and self.output != STREAM and len(sources) > 1 and Path(self.output).is_file():
             raise UsageError(f"{self.output} is a file, but there are {len(sources)} inputs; give -o a folder")
-        if self.manifest and self.on_exists == "error" and _exists(self.manifest):
+        if self.manifest and self.on_exists == "error" and exists(self.manifest):
             raise UsageError(f"{self.manifest}: exists already; choose another --manifest, or --on-exists overwrite")
 
     def writes_to_stdout(self, source: Source) -> bool:
         """Whether the result of an input goes to standard output."""
         return self.output == STREAM or (self.output is None and source.path is None)
-
-
-# ------------------------------------------------------------------------------------------ names
 
 
 def find_sources(inputs: Sequence[str], recursive: bool = False) -> list[Source]:
@@ -173,7 +140,8 @@ def _is_dir(path: Path) -> bool:
         return False
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Whether there is a file of that name; false for impossible names."""
     try:
         return path.exists()
     except OSError:
@@ -237,7 +205,7 @@ def find_targets(sources: Sequence[Source], options: FileOptions) -> list[Path |
         If two outputs are one file, or an output would replace an input.
     """
     many = len(sources) > 1 or any(s.root for s in sources)
-    kept = {path.resolve() for path in (*(s.path for s in sources), *options.protected) if path and _exists(path)}
+    kept = {path.resolve() for path in (*(s.path for s in sources), *options.protected) if path and exists(path)}
     targets: list[Path | None] = []
     claimed: dict[Path, str] = {}
     for source in sources:
@@ -252,140 +220,6 @@ def find_targets(sources: Sequence[Source], options: FileOptions) -> list[Path |
                 "'out/{stem}.{ext}', or rename one"
             )
         claimed[place] = source.name
-        if _exists(target) and target.resolve() in kept:
+        if exists(target) and target.resolve() in kept:
             raise UsageError(f"{source.name}: the output {target} would replace an input; choose another -o")
     return targets
-
-
-# ------------------------------------------------------------------------------------------- work
-
-
-def exit_code(error: PnpError) -> int:
-    """Exit code of an error."""
-    if isinstance(error, ConditionError):
-        return 3
-    return 2 if isinstance(error, UsageError) else 1
-
-
-@dataclass
-class Tally:
-    """How the files of a batch ended."""
-
-    total: int
-    done: int = 0
-    skipped: int = 0
-    codes: list[int] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        failed = sum(code != 0 for code in self.codes)
-        parts = [f"{self.done} of {self.total} files done"]
-        if self.skipped:
-            parts.append(f"{self.skipped} skipped")
-        parts.append(f"{failed} failed")
-        left = self.total - len(self.codes)
-        return ", ".join([*parts, *([f"{left} not begun"] if left else [])])
-
-
-def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
-    """Read, work on and write every input; returns the exit code of the command.
-
-    A file that fails is reported and the others go on, unless `fail_fast`. What was finished before an
-    interruption is kept, and the manifest says so.
-    """
-    sources = find_sources(inputs, options.recursive)
-    options.check(sources)
-    targets = find_targets(sources, options)
-    tally = Tally(len(sources))
-    with _manifest(options) as manifest, file_progress(len(sources), options.quiet) as advance:
-        try:
-            for source, target in zip(sources, targets, strict=True):
-                code = _run_one(source, target, options, work, tally, manifest)
-                tally.codes.append(code)
-                advance()
-                if code and options.fail_fast:
-                    break
-        finally:
-            if len(sources) > 1:
-                say(str(tally), options.quiet)
-    return max(tally.codes, default=0)
-
-
-@contextmanager
-def _manifest(options: FileOptions) -> Iterator[Manifest]:
-    manifest = Manifest(options.command)
-    try:
-        yield manifest
-    finally:
-        if options.manifest:
-            manifest.write(options.manifest)
-            say(f"wrote {options.manifest}", options.quiet)
-
-
-def _run_one(
-    source: Source, target: Path | None, options: FileOptions, work: Work, tally: Tally, manifest: Manifest
-) -> int:
-    """One input from file to file; returns its exit code."""
-    start = time.perf_counter()
-    try:
-        facts, code = _restore(source, target, options, work)
-    except PnpError as error:
-        code, problem = exit_code(error), error
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
-            raise
-        code = 1
-        problem = InputError("not enough memory for an image of this size; use a smaller --tile, or restore a part")
-    else:
-        if facts.get("skipped"):
-            tally.skipped += 1
-        elif code == 0:
-            tally.done += 1
-        if options.json:
-            emit(options.command, source.name, code == 0, **facts)
-        manifest.add(source.name, code == 0, facts | {"seconds": round(time.perf_counter() - start, 3)})
-        if options.verbose:
-            say(f"time        {time.perf_counter() - start:.2f} s")
-        return code
-    message = str(problem) if source.name in str(problem) else f"{source.name}: {problem}"
-    say(f"pnp: error: {message}")
-    if options.json:
-        emit(options.command, source.name, False, error=message)
-    manifest.add(source.name, False, {"error": message})
-    return code
-
-
-def _restore(source: Source, target: Path | None, options: FileOptions, work: Work) -> tuple[dict[str, Any], int]:
-    """Read, work, write: facts about it and its exit code."""
-    if target is not None and _exists(target) and not source.problem:
-        if options.on_exists == "error":
-            raise InputError(f"{target}: exists already; choose another -o, or --on-exists skip or overwrite")
-        if options.on_exists == "skip":
-            say(f"{source.name}: skipped, {target} exists", options.quiet)
-            return {"output": str(target), "skipped": True}, 0
-    content = source.read_bytes()
-    image = read_image(content, source.name).for_output(DEPTHS[options.bit_depth], options.strip)
-    if options.file_format or target is None:
-        suffix = (options.file_format or natural_suffix(image)).lower().removeprefix(".")
-        file_format = FORMATS[f".{suffix}"]
-    else:
-        file_format = format_of(target)
-    name = str(target or "standard output")
-    require_format(image, file_format, name)
-    for note in image.notes:
-        say(f"{source.name}: {note}", options.quiet)
-    outcome = work(image, source.name)
-    facts: dict[str, Any] = {"input_sha256": hashlib.sha256(content).hexdigest(), "notes": list(image.notes)}
-    if outcome.image is None:
-        return facts | {"output": None} | outcome.fields, outcome.code
-    result = outcome.image
-    if outcome.unclipped and file_format in FLOAT_FORMATS and options.bit_depth == "keep":
-        result = replace(result, depth="float32")
-    data = encode_image(result, file_format, name, options.quality)
-    if target is None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    else:
-        write_bytes(target, data)
-        say(f"wrote {target}", options.quiet)
-    facts |= {"output": str(target) if target else None, "output_sha256": hashlib.sha256(data).hexdigest()}
-    return facts | outcome.fields, outcome.code

@@ -1,0 +1,235 @@
+"""Many files through one command: errors per file, the summary, the manifest and the exit code."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConditionError, InputError, PnpError, UsageError
+from ..files import write_bytes
+from ..images import FLOAT_FORMATS, FORMATS, Image, encode_image, format_of, natural_suffix, read_image, require_format
+from .console import emit, file_progress, say
+from .manifest import Manifest
+from .paths import DEPTHS, FileOptions, Source, exists, find_sources, find_targets
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the work on one image gives: the image (None in a dry run), facts for JSON, an exit code."""
+
+    image: Image | None
+    fields: dict[str, Any]
+    code: int = 0
+    unclipped: bool = False
+    """Whether formats that hold floats get the pixels as they are."""
+
+
+Work = Callable[[Image, str], Outcome]
+
+
+def exit_code(error: PnpError) -> int:
+    """Exit code of an error."""
+    if isinstance(error, ConditionError):
+        return 3
+    return 2 if isinstance(error, UsageError) else 1
+
+
+@dataclass
+class Tally:
+    """How the files of a batch ended."""
+
+    total: int
+    done: int = 0
+    skipped: int = 0
+    codes: list[int] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        failed = sum(code != 0 for code in self.codes)
+        parts = [f"{self.done} of {self.total} files done"]
+        if self.skipped:
+            parts.append(f"{self.skipped} skipped")
+        parts.append(f"{failed} failed")
+        left = self.total - len(self.codes)
+        return ", ".join([*parts, *([f"{left} not begun"] if left else [])])
+
+
+def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
+    """Read, work on and write every input; returns the exit code of the command.
+
+    A file that fails is reported and the others go on, unless `fail_fast`. What was finished before an
+    interruption is kept, and the manifest says so. With `scheduler` the work is done on a Dask cluster.
+    """
+    sources = find_sources(inputs, options.recursive)
+    options.check(sources)
+    targets = find_targets(sources, options)
+    tally = Tally(len(sources))
+    with _manifest(options) as manifest, file_progress(len(sources), options.quiet) as advance:
+        book = _Book(options, tally, manifest, advance)
+        pending = [(source, target) for source, target in zip(sources, targets, strict=True)]
+        try:
+            if options.scheduler:
+                _run_cluster(pending, options, work, book)
+            else:
+                for source, target in pending:
+                    if book.enter(source, attempt(lambda s=source, t=target: _local(s, t, options, work))):  # type: ignore[misc]
+                        break
+        finally:
+            if len(sources) > 1:
+                say(str(tally), options.quiet)
+    return max(tally.codes, default=0)
+
+
+@contextmanager
+def _manifest(options: FileOptions) -> Iterator[Manifest]:
+    manifest = Manifest(options.command)
+    try:
+        yield manifest
+    finally:
+        if options.manifest:
+            manifest.write(options.manifest)
+            say(f"wrote {options.manifest}", options.quiet)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How one file ended: facts for JSON and the manifest, an exit code, and the error if there was one."""
+
+    facts: dict[str, Any]
+    code: int = 0
+    error: str | None = None
+
+
+@dataclass
+class _Book:
+    """Enters finished files in everything that counts or reports them."""
+
+    options: FileOptions
+    tally: Tally
+    manifest: Manifest
+    advance: Callable[[], None]
+
+    def enter(self, source: Source, end: Finished) -> bool:
+        """Note how a file ended; true if the batch is to stop."""
+        facts, ok = end.facts, end.code == 0
+        self.tally.codes.append(end.code)
+        if end.error is not None:
+            message = end.error if source.name in end.error else f"{source.name}: {end.error}"
+            say(f"pnp: error: {message}")
+            facts = {"error": message}
+        elif facts.get("skipped"):
+            self.tally.skipped += 1
+        elif ok:
+            self.tally.done += 1
+        if self.options.json:
+            emit(self.options.command, source.name, ok, **facts)
+        self.manifest.add(source.name, ok, facts)
+        if self.options.verbose and "seconds" in facts:
+            say(f"time        {facts['seconds']:.2f} s")
+        self.advance()
+        return self.options.fail_fast and not ok
+
+
+def attempt(job: Callable[[], Finished]) -> Finished:
+    """Run the work on one file; what goes wrong with it on purpose becomes its end."""
+    start = time.perf_counter()
+    try:
+        end = job()
+    except PnpError as error:
+        return Finished({}, exit_code(error), str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        return Finished({}, 1, "not enough memory for an image of this size; use a smaller --tile, or restore a part")
+    return replace(end, facts=end.facts | {"seconds": round(time.perf_counter() - start, 3)})
+
+
+def _local(source: Source, target: Path | None, options: FileOptions, work: Work) -> Finished:
+    """One input from file to file, here."""
+    skipped = _skip(source, target, options)
+    if skipped:
+        return skipped
+    data, end = restore_bytes(source.read_bytes(), source.name, target, options, work)
+    _deliver(data, target, options)
+    return end
+
+
+def _skip(source: Source, target: Path | None, options: FileOptions) -> Finished | None:
+    """The end of a file whose output exists already, unless it is to be overwritten."""
+    if target is None or source.problem or options.on_exists == "overwrite" or not exists(target):
+        return None
+    if options.on_exists == "error":
+        raise InputError(f"{target}: exists already; choose another -o, or --on-exists skip or overwrite")
+    say(f"{source.name}: skipped, {target} exists", options.quiet)
+    return Finished({"output": str(target), "skipped": True})
+
+
+def restore_bytes(
+    content: bytes, name: str, target: Path | None, options: FileOptions, work: Work
+) -> tuple[bytes | None, Finished]:
+    """From the bytes of an input file to those of its output (None if there is none), touching no file."""
+    image = read_image(content, name).for_output(DEPTHS[options.bit_depth], options.strip)
+    if options.file_format or target is None:
+        suffix = (options.file_format or natural_suffix(image)).lower().removeprefix(".")
+        file_format = FORMATS[f".{suffix}"]
+    else:
+        file_format = format_of(target)
+    goal = str(target or "standard output")
+    require_format(image, file_format, goal)
+    for note in image.notes:
+        say(f"{name}: {note}", options.quiet)
+    outcome = work(image, name)
+    facts: dict[str, Any] = {"input_sha256": hashlib.sha256(content).hexdigest(), "notes": list(image.notes)}
+    if outcome.image is None:
+        return None, Finished(facts | {"output": None} | outcome.fields, outcome.code)
+    result = outcome.image
+    if outcome.unclipped and file_format in FLOAT_FORMATS and options.bit_depth == "keep":
+        result = replace(result, depth="float32")
+    data = encode_image(result, file_format, goal, options.quality)
+    facts |= {"output": str(target) if target else None, "output_sha256": hashlib.sha256(data).hexdigest()}
+    return data, Finished(facts | outcome.fields, outcome.code)
+
+
+def _deliver(data: bytes | None, target: Path | None, options: FileOptions) -> None:
+    """Write the bytes of an output, if there is one."""
+    if data is None:
+        return
+    if target is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        write_bytes(target, data)
+        say(f"wrote {target}", options.quiet)
+
+
+def _run_cluster(pending: Sequence[tuple[Source, Path | None]], options: FileOptions, work: Work, book: _Book) -> None:
+    """The same on the workers of a Dask cluster: files are read and written here, restored there."""
+    from .cluster import Cluster
+
+    assert options.scheduler is not None
+    with Cluster(options.scheduler, work, options) as cluster:
+        places = dict(pending)
+
+        def jobs() -> Iterator[tuple[Source, Path | None, bytes]]:
+            for source, target in pending:
+                end = attempt(lambda s=source, t=target: _skip(s, t, options) or Finished({"content": s.read_bytes()}))  # type: ignore[misc]
+                if "content" in end.facts:
+                    yield source, target, end.facts["content"]
+                elif book.enter(source, end):
+                    return
+
+        for source, data, end, messages in cluster.run(jobs()):
+            for line in messages:
+                say(line)
+
+            def deliver(data: bytes | None = data, end: Finished = end, source: Source = source) -> Finished:
+                _deliver(data, places[source], options)
+                return end
+
+            if book.enter(source, end if end.error else attempt(deliver)):
+                return

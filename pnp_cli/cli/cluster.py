@@ -1,0 +1,119 @@
+"""The files of a batch on the workers of an existing Dask cluster (dask.distributed).
+
+The command's work, with its network and kernel, is sent to every worker once; the bytes of the files go to the
+workers and back, so the machines need not share a file system. Files of a worker that is lost go to another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from .batch import Finished, Work
+    from .paths import FileOptions, Source
+
+ATTEMPTS = 3
+"""How often a file is tried, if its worker is lost each time."""
+
+PER_THREAD = 2
+"""Files in flight for every thread of the cluster, so that workers need not wait for the next one."""
+
+Result = tuple["bytes | None", "Finished", "list[str]"]
+
+
+def restore_remotely(work: Work, content: bytes, name: str, target: Path | None, options: FileOptions) -> Result:
+    """Runs on a worker: the output of one file, how it ended, and what it said."""
+    from .batch import attempt, restore_bytes
+
+    out: list[bytes | None] = [None]
+
+    def job() -> Finished:
+        out[0], end = restore_bytes(content, name, target, options, work)
+        return end
+
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        end = attempt(job)
+    return out[0], end, said.getvalue().splitlines()
+
+
+class Cluster:
+    """A connection to a scheduler, and the work on its workers.
+
+    Raises
+    ------
+    UsageError
+        If dask.distributed is not installed, nothing answers at the address, or there is no worker.
+    """
+
+    def __init__(self, address: str, work: Work, options: FileOptions) -> None:
+        try:
+            from distributed import Client
+        except ImportError as error:
+            raise UsageError("--scheduler needs dask.distributed; pip install 'pnp-cli[cluster]'") from error
+        try:
+            self.client = Client(address, timeout=10, set_as_default=False)
+        except (OSError, ValueError, TimeoutError) as error:
+            raise UsageError(f"--scheduler {address}: no Dask scheduler answers there") from error
+        threads = sum(self.client.nthreads().values())
+        if not threads:
+            self.client.close()
+            raise UsageError(f"--scheduler {address}: the cluster has no workers; start some with 'dask worker'")
+        self.work, self.options, self.window = work, options, PER_THREAD * threads
+        self._shared: Any = None
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.client.close()
+
+    def run(
+        self, jobs: Iterator[tuple[Source, Path | None, bytes]]
+    ) -> Iterator[tuple[Source, bytes | None, Finished, list[str]]]:
+        """Results in the order they come; only a window of the inputs is in memory at a time."""
+        from distributed import as_completed
+
+        flying: dict[Any, tuple[Source, Path | None, bytes, int]] = {}
+        queue = as_completed(with_results=False, loop=self.client.loop)
+
+        def launch(source: Source, target: Path | None, content: bytes, attempt: int) -> None:
+            if self._shared is None or self._shared.status != "finished":
+                self._shared = self.client.scatter(self.work, broadcast=True, hash=False)
+            future = self.client.submit(
+                restore_remotely, self._shared, content, source.name, target, self.options, pure=False
+            )
+            flying[future] = (source, target, content, attempt)
+            queue.add(future)
+
+        def refill() -> None:
+            while len(flying) < self.window:
+                job = next(jobs, None)
+                if job is None:
+                    return
+                launch(*job, 1)
+
+        refill()
+        while flying:
+            future = next(queue)
+            source, target, content, attempt = flying.pop(future)
+            if future.status == "finished":
+                data, end, messages = future.result()
+                yield source, data, end, messages
+            elif attempt < ATTEMPTS:
+                launch(source, target, content, attempt + 1)
+            else:
+                yield source, None, _lost(future), []
+            refill()
+
+
+def _lost(future: Any) -> Finished:
+    from .batch import Finished
+
+    reason = "cancelled" if future.status == "cancelled" else f"{type(future.exception()).__name__}"
+    return Finished({}, 1, f"its worker was lost {ATTEMPTS} times ({reason}); try a smaller --tile or fewer threads")
