@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .denoisers import Denoiser, EulerArchitecture, EulerNetwork, require_positive
+from .denoisers import Denoiser, EulerArchitecture, EulerNetwork, nothing_to_remove, require_positive
 from .layers import SIGMA_UNIT, EulerStep, HuberField, HuberMixture, log_noise
 
 
@@ -195,7 +195,7 @@ class ConditionedNetwork(Denoiser):
 
     def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Second pass: condition on the image itself, then denoise it. Not known to be nonexpansive."""
-        return self.condition(x, sigma)(x, sigma)
+        return x if nothing_to_remove(sigma) else self.condition(x, sigma)(x, sigma)
 
 
 class Conditioned(Denoiser):

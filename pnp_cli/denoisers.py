@@ -71,6 +71,11 @@ def require_positive(*values: Any) -> None:
         raise ValueError(f"the architecture has sizes that are not positive integers: {values}")
 
 
+def nothing_to_remove(sigma: float | Tensor) -> bool:
+    """Whether a noise level is the number 0."""
+    return not isinstance(sigma, Tensor) and sigma == 0
+
+
 class Denoiser(nn.Module):
     """Base of the networks: fits any size and channel count to the body, by isometries only.
 
@@ -95,7 +100,12 @@ class Denoiser(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Denoise `x` of shape (B, C, H, W); `sigma` is a number or a tensor (B,), on the [0, 1] scale."""
+        """Denoise `x` of shape (B, C, H, W); `sigma` is a number or a tensor (B,), on the [0, 1] scale.
+
+        For the number 0 it is the identity.
+        """
+        if nothing_to_remove(sigma):
+            return x
         fitted, level = self.fit(x, sigma)
         out = self.body(fitted, level)[..., : x.shape[2], : x.shape[3]]
         if self.image_channels == 3 and x.shape[1] == 1:

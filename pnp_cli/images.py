@@ -6,9 +6,13 @@ becomes the bytes of a file, at the depth it had. What a format cannot hold is r
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import struct
+import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +56,10 @@ MAX_FLOAT = 4.0
 """Float images beyond ±4 are surely not on the [0, 1] scale (8- or 16-bit counts in a float file)."""
 
 
+MAX_PIXELS = 89_478_485
+"""Images of more pixels are refused unless asked for: a small file may claim any size. Pillow's own limit."""
+
+
 @dataclass(frozen=True)
 class Image:
     """Pixels and what came with them.
@@ -89,13 +97,14 @@ class Image:
 # ---------------------------------------------------------------------------------------- reading
 
 
-def read_image(source: str | Path | bytes, name: str | None = None) -> Image:
+def read_image(source: str | Path | bytes, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
     """Read an image file, or the bytes of one.
 
     Parameters
     ----------
     source : path, or the content of an image file.
     name : what to call it in messages; the path by default.
+    max_pixels : height times width of the largest image that is decoded.
 
     Raises
     ------
@@ -108,9 +117,11 @@ def read_image(source: str | Path | bytes, name: str | None = None) -> Image:
         raise InputError(f"{name}: the file is empty")
     try:
         if data[:6] == b"\x93NUMPY":
-            image = _from_array(np.load(io.BytesIO(data), allow_pickle=False), name)
+            image = _read_npy(data, name, max_pixels)
+        elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            image = _read_deep_tiff(data, name, max_pixels) or _read_pillow(data, name, max_pixels)
         else:
-            image = _read_pillow(data, name)
+            image = _read_pillow(data, name, max_pixels)
     except InputError:
         raise
     except MemoryError as error:
@@ -122,27 +133,57 @@ def read_image(source: str | Path | bytes, name: str | None = None) -> Image:
     return image
 
 
-def _read_pillow(data: bytes, name: str) -> Image:
+def _require_pixels(size: tuple[int, ...], name: str, max_pixels: int) -> None:
+    pixels = math.prod(size)
+    if pixels > max_pixels:
+        raise InputError(
+            f"{name}: claims {pixels / 1e6:.4g} million pixels, more than {max_pixels / 1e6:.4g}; if that is right, "
+            "raise --max-pixels"
+        )
+
+
+def _read_npy(data: bytes, name: str, max_pixels: int) -> Image:
+    stream = io.BytesIO(data)
+    major, _ = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    _require_pixels(shape[:2], name, max_pixels)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize > len(data):
+        raise InputError(f"{name}: not a readable image (the file is shorter than its header says)")
+    return _from_array(np.load(io.BytesIO(data), allow_pickle=False), name)
+
+
+_pillow_limit = threading.Lock()
+
+
+@contextlib.contextmanager
+def _no_pillow_limit() -> Iterator[None]:
+    """Pillow's limit is a global that would refuse what was asked for; ours is checked before any decoding."""
+    from PIL import Image as Pillow
+
+    with _pillow_limit:
+        before, Pillow.MAX_IMAGE_PIXELS = Pillow.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Pillow.MAX_IMAGE_PIXELS = before
+
+
+def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image:
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
 
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        deep = _read_deep_tiff(data, name)
-        if deep is not None:
-            return deep
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged metadata
-            warnings.simplefilter("error", Pillow.DecompressionBombWarning)
+    with warnings.catch_warnings(), _no_pillow_limit():
+        warnings.simplefilter("ignore")  # of damaged metadata
+        try:
             picture: Pillow.Image = Pillow.open(io.BytesIO(data))
-            kept, orientation = _metadata_of(picture)
-            if picture.format == "TIFF":  # Pillow itself turns these
-                picture.getexif()[meta.ORIENTATION] = orientation
-            picture.load()
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name}: not an image file of a known format") from error
-    except (Pillow.DecompressionBombWarning, Pillow.DecompressionBombError) as error:
-        raise InputError(f"{name}: the image is too large to be decoded safely") from error
+        except UnidentifiedImageError as error:
+            raise InputError(f"{name}: not an image file of a known format") from error
+        _require_pixels(picture.size, name, max_pixels)
+        kept, orientation = _metadata_of(picture)
+        if picture.format == "TIFF":  # Pillow itself turns these
+            picture.getexif()[meta.ORIENTATION] = orientation
+        picture.load()
     notes: list[str] = []
     if getattr(picture, "n_frames", 1) > 1:
         if picture.format != "MPO":
@@ -192,7 +233,7 @@ def _from_picture(picture: Any, notes: list[str]) -> Image:
     return _from_array(np.asarray(picture), "")
 
 
-def _read_deep_tiff(data: bytes, name: str) -> Image | None:
+def _read_deep_tiff(data: bytes, name: str, max_pixels: int) -> Image | None:
     """Read a TIFF of more than 8 bits with tifffile; None if it is for Pillow."""
     import tifffile
 
@@ -200,6 +241,7 @@ def _read_deep_tiff(data: bytes, name: str) -> Image | None:
         if len(tiff.pages) > 1:
             raise InputError(f"{name}: has several pages; split it into single images first")
         page = tiff.pages.first
+        _require_pixels((page.imagelength, page.imagewidth), name, max_pixels)
         if page.dtype is None or page.dtype.itemsize == 1:
             return None
         if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):

@@ -153,6 +153,21 @@ def test_deblur_freezes_its_reference(pnp: Run, photo_file: Path, conditioned_we
     assert pnp(*common, "--refresh", -1).returncode == 2
 
 
+@pytest.mark.parametrize("depth", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_strength_zero_returns_the_same_pixels(pnp: Run, photo: Image, tmp_path: Path, depth: str, suffix: str) -> None:
+    if (depth, suffix) == ("float32", "png"):
+        suffix = "npy"
+    alpha = np.random.default_rng(0).random(photo.size, dtype=np.float32)
+    source, target = tmp_path / f"in.{suffix}", tmp_path / f"out.{suffix}"
+    write_image(Image(photo.pixels, depth, alpha), source)  # type: ignore[arg-type]
+    assert pnp("denoise", source, "-o", target, "-s", 0, "-w", "huber").returncode == 0
+    before, after = read_image(source), read_image(target)
+    assert after.depth == depth
+    np.testing.assert_array_equal(after.pixels, before.pixels)
+    np.testing.assert_array_equal(after.alpha, before.alpha)
+
+
 def test_grey_images_get_the_grey_weights(pnp: Run, photo: Image, tmp_path: Path) -> None:
     grey, colour = tmp_path / "grey.png", tmp_path / "colour.png"
     write_image(photo.with_pixels(photo.pixels[:, :, :1]), grey)

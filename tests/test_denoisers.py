@@ -40,6 +40,16 @@ def test_odd_sizes_are_zero_padding() -> None:
     torch.testing.assert_close(network(x, 0.1), network(padded, 0.1)[:, :, :9, :14])
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_without_noise_it_is_the_identity(preset: str) -> None:
+    network = build(PRESETS[preset])
+    network.initialise()
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(network(x, 0), x)
+    assert torch.equal(network.estimate(x, 0.0), x)
+    assert torch.equal(network.condition(x, 0.0)(x, 0.0), x)
+
+
 def test_one_noise_level_per_image() -> None:
     network = small_network()
     x = torch.rand(2, 3, 8, 8)

@@ -173,7 +173,7 @@ def restore_bytes(
     content: bytes, name: str, target: Path | None, options: FileOptions, work: Work
 ) -> tuple[bytes | None, Finished]:
     """From the bytes of an input file to those of its output (None if there is none), touching no file."""
-    image = read_image(content, name).for_output(DEPTHS[options.bit_depth], options.strip)
+    image = read_image(content, name, options.max_pixels).for_output(DEPTHS[options.bit_depth], options.strip)
     if options.file_format or target is None:
         suffix = (options.file_format or natural_suffix(image)).lower().removeprefix(".")
         file_format = FORMATS[f".{suffix}"]

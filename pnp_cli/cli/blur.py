@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..images import MAX_PIXELS
 from . import options as o
 from .batch import Outcome, run_batch
 from .console import say
@@ -27,6 +28,7 @@ def blur(
     bit_depth: o.BitDepth = "keep",
     quality: o.Quality = 95,
     strip: o.Strip = False,
+    max_pixels: o.MaxPixels = MAX_PIXELS,
     recursive: o.Recursive = False,
     on_exists: o.OnExists = "error",
     fail_fast: o.FailFast = False,
@@ -76,6 +78,7 @@ def blur(
         bit_depth=bit_depth,
         quality=quality,
         strip=strip,
+        max_pixels=max_pixels,
         recursive=recursive,
         on_exists=on_exists,
         fail_fast=fail_fast,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import DivergenceError
+from ..images import MAX_PIXELS
 from . import options as o
 from .batch import Outcome, run_batch
 from .console import progress, say
@@ -33,6 +34,7 @@ def denoise(
     bit_depth: o.BitDepth = "keep",
     quality: o.Quality = 95,
     strip: o.Strip = False,
+    max_pixels: o.MaxPixels = MAX_PIXELS,
     recursive: o.Recursive = False,
     on_exists: o.OnExists = "error",
     fail_fast: o.FailFast = False,
@@ -134,6 +136,7 @@ def denoise(
         bit_depth=bit_depth,
         quality=quality,
         strip=strip,
+        max_pixels=max_pixels,
         recursive=recursive,
         on_exists=on_exists,
         fail_fast=fail_fast,

@@ -86,6 +86,9 @@ BitDepth = Annotated[
 ]
 Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="Quality of JPEG outputs.")]
 Strip = Annotated[bool, typer.Option("--strip", help="Leave out EXIF data, ICC profile and resolution of the input.")]
+MaxPixels = Annotated[
+    int, typer.Option("--max-pixels", min=1, help="Refuse images of more pixels, before decoding them.")
+]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Search folders recursively and mirror their tree.")]
 OnExists = Annotated[str, typer.Option("--on-exists", help="When an output exists: error, skip or overwrite.")]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")]

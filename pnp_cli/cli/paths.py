@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import InputError, UsageError
 from ..files import read_bytes
-from ..images import FLOAT_FORMATS, FORMATS, Depth, Image, list_images, read_image
+from ..images import FLOAT_FORMATS, FORMATS, MAX_PIXELS, Depth, Image, list_images, read_image
 
 STREAM = "-"
 
@@ -73,6 +73,7 @@ class FileOptions:
     bit_depth: str = "keep"
     quality: int = 95
     strip: bool = False
+    max_pixels: int = MAX_PIXELS
     recursive: bool = False
     on_exists: str = "error"
     fail_fast: bool = False

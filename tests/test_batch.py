@@ -1,0 +1,247 @@
+"""Many files through the installed command: names, conflicts, records, interruption, and a real cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pnp_cli import read_image
+from pnp_cli.cli.paths import FileOptions, Source, target_of
+from pnp_cli.images import Image, write_image
+
+from .conftest import Run
+from .helpers import installed_command
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photo: Image) -> Path:
+    """Five small pictures in a tree."""
+    for i, name in enumerate(("a.png", "b.tif", "sub/c.png", "sub/d.jpg", "sub/deeper/e.png")):
+        write_image(photo.with_pixels(photo.pixels[8 * i : 8 * i + 24, :32]), tmp_path / "in" / name)
+    return tmp_path / "in"
+
+
+def common(small_weights: Path) -> tuple[object, ...]:
+    return ("-w", small_weights, "-s", 10)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_templates(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
+    out = tmp_path / "out"
+    result = pnp("denoise", folder, "-r", "-o", f"{out}/{{stem}}-clean.{{ext}}", *common(small_weights))
+    assert result.returncode == 0, result.stderr
+    assert names(out) == ["a-clean.png", "b-clean.tif", "c-clean.png", "d-clean.png", "e-clean.png"]
+    result = pnp("denoise", folder / "a.png", "-o", "{parent}/again/{stem}.{ext}", *common(small_weights))
+    assert (folder / "again/a.png").exists()
+    result = pnp("denoise", folder, "-o", "{name}.png", *common(small_weights))
+    assert result.returncode == 2
+    assert "{stem}" in result.stderr.decode()
+
+
+def test_collisions_are_found_before_any_work(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
+    out = tmp_path / "out"
+    result = pnp("denoise", folder / "a.png", folder / "a.png", "-o", f"{out}/", *common(small_weights))
+    assert result.returncode == 2
+    assert "would both be written" in result.stderr.decode()
+    assert not out.exists()
+    result = pnp("denoise", folder, "-r", "-o", f"{out}/one.png", *common(small_weights))
+    assert result.returncode == 2 or names(out / "one.png")
+
+
+def test_output_names() -> None:
+    options = FileOptions("denoise", "denoised")
+    assert target_of(Source(Path("x/photo.jpg")), options, False) == Path("x/photo.denoised.png")
+    assert target_of(Source(Path("x/photo.tif")), options, False) == Path("x/photo.denoised.tif")
+    assert target_of(Source(None), options, False) is None
+    mirrored = FileOptions("denoise", "denoised", "out", recursive=True)
+    assert target_of(Source(Path("in/sub/p.png"), Path("in")), mirrored, True) == Path("out/sub/p.png")
+    webp = FileOptions("denoise", "denoised", "out/", file_format="webp")
+    assert target_of(Source(Path("p.png")), webp, False) == Path("out/p.webp")
+
+
+def test_summary_and_skipping(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
+    out = tmp_path / "out"
+    (folder / "broken.png").write_bytes(b"nothing")
+    first = pnp("denoise", folder, "-r", "-o", out, *common(small_weights))
+    assert first.returncode == 1
+    assert "5 of 6 files done, 1 failed" in first.stderr.decode()
+    (out / "a.png").unlink()
+    second = pnp("denoise", folder, "-r", "-o", out, "--on-exists", "skip", *common(small_weights))
+    assert "1 of 6 files done, 4 skipped, 1 failed" in second.stderr.decode()
+
+
+def test_an_interrupted_batch_of_many_files_restarts_at_once(
+    pnp: Run, photo: Image, tmp_path: Path, small_weights: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    write_image(photo.with_pixels(photo.pixels[:16, :16]), tmp_path / "in/0.png")
+    content = (tmp_path / "in/0.png").read_bytes()
+    for i in range(1, 2000):
+        (tmp_path / f"in/{i}.png").write_bytes(content)
+    arguments = ["denoise", tmp_path / "in", "-o", tmp_path / "out", *common(small_weights)]
+    process = subprocess.Popen([installed_command(), *map(str, arguments)], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not len(list((tmp_path / "out").glob("*.png"))) > 20:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"files done" in stderr
+    assert b"Traceback" not in stderr
+    for path in (tmp_path / "out").iterdir():
+        assert read_image(path).size == (16, 16), "every output is whole"
+    # All but a few are there: the rest is done, and what is there is not even read.
+    for i in range(1990):
+        (tmp_path / f"out/{i}.png").write_bytes(b"kept")
+    start = time.monotonic()
+    result = pnp(*arguments, "--on-exists", "skip")
+    assert result.returncode == 0, result.stderr[-500:]
+    assert time.monotonic() - start < 60
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2000
+    assert (tmp_path / "out/7.png").read_bytes() == b"kept"
+
+
+def test_manifest_reproduces(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
+    records = []
+    for run in ("one", "two"):
+        manifest = tmp_path / f"{run}.json"
+        blur = ("--motion", 5, 20, "-o", tmp_path / run, "--manifest", manifest)
+        result = pnp("deblur", folder / "a.png", folder / "none.png", *blur, *common(small_weights))
+        assert result.returncode == 1
+        records.append(json.loads(manifest.read_text()))
+    one, two = records
+    assert one["versions"]["torch"]
+    assert one["arguments"][0] == "deblur"
+    good, bad = one["files"]
+    assert bad["ok"] is False
+    assert "no such file" in bad["error"]
+    assert good["input_sha256"] == hashlib.sha256((folder / "a.png").read_bytes()).hexdigest()
+    assert good["output_sha256"] == hashlib.sha256((tmp_path / "one/a.png").read_bytes()).hexdigest()
+    assert good["output_sha256"] == two["files"][0]["output_sha256"]
+    assert good["weights_sha256"] == hashlib.sha256(small_weights.read_bytes()).hexdigest()
+    assert good["plan"]["step"] > 0
+    assert good["solution"]["residuals"]
+    again = pnp("denoise", folder / "a.png", "--manifest", tmp_path / "one.json", *common(small_weights))
+    assert again.returncode == 2
+    assert "exists already" in again.stderr.decode()
+
+
+def test_configuration_file(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
+    config = tmp_path / "pnp.toml"
+    config.write_text(f'weights = "{small_weights}"\nquiet = true\n[denoise]\nsigma = 12.5\nrepeat = 2\n')
+    result = pnp("denoise", folder / "a.png", "-o", tmp_path / "o.png", "--config", config, "--json")
+    fields = json.loads(result.stdout)
+    assert (fields["sigma"], fields["weights"], len(fields["residuals"])) == (12.5, small_weights.stem, 2)
+    assert result.stderr == b""
+    result = pnp("denoise", folder / "a.png", "-o", tmp_path / "p.png", "--config", config, "--json", "-s", 3)
+    assert json.loads(result.stdout)["sigma"] == 3, "what is given wins"
+    for text, words in (("[denoise]\nsgima = 3", "sgima"), ("nonsense = 1", "nonsense"), ("[", "not a usable")):
+        config.write_text(text)
+        result = pnp("denoise", folder / "a.png", "-o", tmp_path / "q.png", "--config", config)
+        assert result.returncode == 2
+        assert words in result.stderr.decode()
+        assert "Traceback" not in result.stderr.decode()
+
+
+def test_quiet_verbose(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
+    arguments = ("deblur", folder / "a.png", "--motion", 5, 20, *common(small_weights))
+    loud = pnp(*arguments, "-o", tmp_path / "v.png", "-v").stderr.decode()
+    assert "iteration 1, residual" in loud
+    assert "time " in loud
+    assert pnp(*arguments, "-o", tmp_path / "w.png", "-q").stderr == b""
+    assert pnp(*arguments, "-o", tmp_path / "x.png", "-q", "-v").returncode == 2
+
+
+# ---------------------------------------------------------------------------------------- cluster
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture
+def cluster() -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A scheduler and two worker processes of their own, as a user would start them."""
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+    start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", str(port), "--no-dashboard"]
+    scheduler = subprocess.Popen(start, **quiet)  # type: ignore[call-overload]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
+    workers = [subprocess.Popen([*worker, "--no-nanny"], **quiet) for _ in range(2)]  # type: ignore[call-overload]
+    try:
+        from distributed import Client
+
+        with Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield address, workers
+    finally:
+        for process in (*workers, scheduler):
+            process.kill()
+            process.wait()
+
+
+def test_cluster_gives_the_same_files(
+    pnp: Run,
+    folder: Path,
+    tmp_path: Path,
+    conditioned_weights: Path,
+    cluster: tuple[str, list[subprocess.Popen[bytes]]],
+) -> None:
+    (folder / "broken.png").write_bytes(b"nothing")
+    options = ("-r", "--motion", 5, 20, "-w", conditioned_weights, "--max-iter", 30, "--json")
+    here = pnp("deblur", folder, "-o", tmp_path / "here", *options)
+    there = pnp("deblur", folder, "-o", tmp_path / "there", *options, "--scheduler", cluster[0])
+    assert there.returncode == here.returncode == 1
+    assert names(tmp_path / "here") == names(tmp_path / "there")
+    for name in names(tmp_path / "here"):
+        a, b = (read_image(tmp_path / place / name).pixels for place in ("here", "there"))
+        np.testing.assert_allclose(a, b, atol=1.01 / 255)
+    failed = [json.loads(line) for line in there.stdout.splitlines()]
+    assert {Path(f["input"]).name for f in failed if not f["ok"]} == {"broken.png"}
+    assert "5 of 6 files done, 1 failed" in there.stderr.decode()
+
+
+def test_the_files_of_a_killed_worker_are_done_by_another(
+    photo: Image, tmp_path: Path, small_weights: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]]
+) -> None:
+    address, workers = cluster
+    for i in range(12):
+        write_image(photo, tmp_path / f"in/{i}.png")
+    arguments = ["deblur", tmp_path / "in", "-o", tmp_path / "out", "--motion", 5, 20, "-w", small_weights]
+    extra = ["--tol", 0, "--max-iter", 40, "--scheduler", address]
+    process = subprocess.Popen(
+        [installed_command(), *map(str, [*arguments, *extra])], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list((tmp_path / "out").glob("*.png")):
+        time.sleep(0.05)
+    workers[0].send_signal(signal.SIGKILL)
+    _, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr.decode()[-2000:]
+    assert len(list((tmp_path / "out").glob("*.png"))) == 12
+
+
+def test_no_scheduler_is_one_sentence(pnp: Run, folder: Path, small_weights: Path) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    result = pnp("denoise", folder / "a.png", *common(small_weights), "--scheduler", address)
+    assert result.returncode == 2
+    assert "no Dask scheduler answers" in result.stderr.decode()
+    assert "Traceback" not in result.stderr.decode()
