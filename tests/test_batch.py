@@ -23,6 +23,8 @@ from pnp_cli.images import Image, write_image
 from .conftest import Run
 from .helpers import installed_command
 
+Processes = tuple[str, list["subprocess.Popen[bytes]"]]
+
 
 @pytest.fixture
 def folder(tmp_path: Path, photo: Image) -> Path:
@@ -176,7 +178,7 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def cluster() -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+def cluster() -> Iterator[Processes]:
     """A scheduler and two worker processes of their own, as a user would start them."""
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
@@ -203,7 +205,7 @@ def test_cluster_gives_the_same_files(
     folder: Path,
     tmp_path: Path,
     conditioned_weights: Path,
-    cluster: tuple[str, list[subprocess.Popen[bytes]]],
+    cluster: Processes,
 ) -> None:
     (folder / "broken.png").write_bytes(b"nothing")
     options = ("-r", "--motion", 5, 20, "-w", conditioned_weights, "--max-iter", 30, "--json")
@@ -220,7 +222,7 @@ def test_cluster_gives_the_same_files(
 
 
 def test_the_files_of_a_killed_worker_are_done_by_another(
-    photo: Image, tmp_path: Path, small_weights: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]]
+    photo: Image, tmp_path: Path, small_weights: Path, cluster: Processes
 ) -> None:
     address, workers = cluster
     for i in range(12):

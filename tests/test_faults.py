@@ -1,0 +1,148 @@
+"""What goes wrong outside the program: every output is whole or absent, the inputs untouched, the exit code right."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pnp_cli import read_image
+from pnp_cli.images import Image, write_image
+
+from .conftest import Run
+from .helpers import installed_command
+
+
+def error_lines(result: subprocess.CompletedProcess[bytes]) -> list[str]:
+    text = result.stderr.decode()
+    assert "Traceback" not in text
+    return [line for line in text.splitlines() if "error:" in line]
+
+
+def test_killed_in_the_middle_of_a_batch(photo: Image, tmp_path: Path, small_weights: Path) -> None:
+    for i in range(60):
+        write_image(photo, tmp_path / f"in/{i:02}.png")
+    content = {p.name: p.read_bytes() for p in (tmp_path / "in").iterdir()}
+    out = tmp_path / "out"
+    arguments = ["denoise", tmp_path / "in", "-o", out, "-w", small_weights, "-s", 10, "-q"]
+    process = subprocess.Popen([installed_command(), *map(str, arguments)])
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(list(out.glob("*.png"))) < 5:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(timeout=30) == -signal.SIGKILL
+    written = sorted(out.glob("*.png"))
+    assert 5 <= len(written) < 60
+    for path in written:
+        assert read_image(path).size == photo.size
+    assert {p.name: p.read_bytes() for p in (tmp_path / "in").iterdir()} == content
+
+
+def test_a_disk_that_is_full(photo: Image, tmp_path: Path) -> None:
+    """Writes beyond 2000 bytes fail, as on a full disk: nothing stays behind, not even a temporary file."""
+    write_image(photo, tmp_path / "in.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "in.png").write_bytes(b"an older result")
+    arguments = [tmp_path / "in.png", "-o", f"{out}/", "--disk", 1, "--on-exists", "overwrite"]
+    result = subprocess.run(
+        [installed_command(), "blur", *map(str, arguments)],
+        capture_output=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+    )
+    assert result.returncode == 1
+    assert "cannot be written" in error_lines(result)[0]
+    assert [p.name for p in out.iterdir()] == ["in.png"]
+    assert (out / "in.png").read_bytes() == b"an older result"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
+def test_a_folder_that_cannot_be_written(pnp: Run, photo_file: Path) -> None:
+    result = pnp("blur", photo_file, "-o", "/proc/out/", "--disk", 1)
+    assert result.returncode == 1
+    assert len(error_lines(result)) == 1
+
+
+def test_symbolic_links(pnp: Run, photo: Image, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write_image(photo, folder / "a.png")
+    (folder / "loop").symlink_to(folder)
+    (folder / "x.png").symlink_to(folder / "y.png")
+    (folder / "y.png").symlink_to(folder / "x.png")
+    (folder / "linked.png").symlink_to(folder / "a.png")
+    result = pnp("blur", folder, "-r", "-o", tmp_path / "out", "--disk", 1)
+    assert result.returncode == 0, result.stderr
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "linked.png"]
+    result = pnp("blur", folder / "x.png", "-o", tmp_path / "x.png", "--disk", 1)
+    assert result.returncode == 1
+    assert "x.png" in error_lines(result)[0]
+
+
+def test_an_output_that_is_a_link_to_the_input(pnp: Run, photo_file: Path) -> None:
+    content = photo_file.read_bytes()
+    link = photo_file.with_name("link.png")
+    link.symlink_to(photo_file)
+    result = pnp("blur", photo_file, "-o", link, "--disk", 1, "--on-exists", "overwrite")
+    assert result.returncode == 2
+    assert photo_file.read_bytes() == content
+
+
+def test_names(pnp: Run, photo: Image, tmp_path: Path) -> None:
+    for name in ("größe 写真 \N{PILE OF POO}.png", "-dash.png", "semi;colon & [brackets].png", "a{b}.png"):
+        path = tmp_path / name
+        write_image(photo, path)
+        result = pnp("blur", path, "--disk", 1)
+        assert result.returncode == 0, result.stderr
+        assert path.with_name(f"{path.stem}.blurred.png").exists()
+    long = tmp_path / ("x" * 250 + ".png")
+    write_image(photo, tmp_path / "short.png")
+    os.rename(tmp_path / "short.png", long)
+    result = pnp("blur", long, "--disk", 1)
+    assert result.returncode == 1
+    assert "File name too long" in error_lines(result)[0]
+    assert pnp("blur", long, "-o", tmp_path / "out.png", "--disk", 1).returncode == 0
+    result = pnp("blur", tmp_path / ("y" * 300 + ".png"), "--disk", 1)
+    assert result.returncode == 1
+    assert len(error_lines(result)) == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1), (3, 7)])
+def test_extreme_sizes(pnp: Run, tmp_path: Path, size: tuple[int, int], conditioned_weights: Path) -> None:
+    pixels = np.random.default_rng(0).random((*size, 3), dtype=np.float32)
+    write_image(Image(pixels), tmp_path / "in.png")
+    result = pnp("denoise", tmp_path / "in.png", "-o", tmp_path / "out.png", "-s", 20, "-w", conditioned_weights)
+    assert result.returncode == 0, result.stderr
+    assert read_image(tmp_path / "out.png").size == size
+    kernel = ("--motion", 1, 0) if 1 in size else ("--gaussian", 0.4)
+    result = pnp("deblur", tmp_path / "in.png", "-o", tmp_path / "d.png", *kernel, "-w", conditioned_weights)
+    assert result.returncode in (0, 1)
+    error_lines(result)
+    assert (tmp_path / "d.png").exists() == (result.returncode == 0)
+
+
+def test_a_file_that_changes_while_it_is_read(photo: Image, tmp_path: Path) -> None:
+    """It is read once: what was read is what was hashed and restored."""
+    path = tmp_path / "in.png"
+    write_image(photo, path)
+    script = "import sys, time; time.sleep(0.3); open(sys.argv[1], 'wb').write(b'gone')"
+    changer = subprocess.Popen([sys.executable, "-c", script, str(path)])
+    out = tmp_path / "out.png"
+    result = subprocess.run(
+        [installed_command(), "blur", str(path), "-o", str(out), "--disk", "1", "--on-exists", "overwrite"],
+        capture_output=True,
+        check=False,
+    )
+    changer.wait()
+    assert result.returncode in (0, 1)
+    error_lines(result)
+    assert out.exists() == (result.returncode == 0)
+    if out.exists():
+        assert read_image(out).size == photo.size
