@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -187,9 +188,11 @@ def certify(network: nn.Module, *, grid: int = 64, lower: bool = False) -> Certi
         return Certificate(False, 1.0, "the architecture is unconstrained: nothing bounds its Lipschitz constant")
     if not all(torch.isfinite(p).all() for p in network.parameters()):
         return Certificate(False, 1.0, "the weights are not finite")
-    certified = [
-        [certify_layer(step, name, grid=grid, lower=lower) for name, step in steps.items()] for steps in compositions
-    ]
+    with ThreadPoolExecutor() as pool:  # the factorisations release the interpreter lock
+        certified = [
+            list(pool.map(lambda item: certify_layer(item[1], item[0], grid=grid, lower=lower), steps.items()))
+            for steps in compositions
+        ]
     layers = tuple(layer for composition in certified for layer in composition)
     failed = [layer.name for layer in layers if not layer.alpha < 1]
     if failed:
