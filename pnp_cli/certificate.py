@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conditioned import Conditioned, ConditionedNetwork
+from .conditioned import Conditioned, ConditionedNetwork, SelfReferenced
 from .denoisers import Ensemble, EulerNetwork
 from .layers import EulerStep
 from .tiling import Tiled
@@ -177,8 +177,14 @@ def certify(network: nn.Module, *, grid: int = 64, lower: bool = False) -> Certi
         `averaged` is true only if the network is a composition of Euler steps between isometries and
         every step has 0 ≤ τ‖A‖²/2 < 1; `alpha` is the constant of the composition, the largest if there are two.
     """
-    if isinstance(network, Ensemble | Tiled):
-        return certify(network.denoisers[0], grid=grid, lower=lower)
+    if isinstance(network, Tiled):
+        return certify(network.denoiser, grid=grid, lower=lower)
+    if isinstance(network, SelfReferenced):
+        return certify(network.denoiser, grid=grid, lower=lower)
+    if isinstance(network, Ensemble):
+        members = {id(getattr(member, "network", member)): member for member in network.denoisers}.values()
+        certificates = [certify(member, grid=grid, lower=lower) for member in members]
+        return max(certificates, key=lambda c: (not c.averaged, c.alpha))
     compositions: list[dict[str, EulerStep]] = []
     if isinstance(network, ConditionedNetwork):
         compositions.append(_named(network.plain.euler_steps, "plain.steps"))

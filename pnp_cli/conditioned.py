@@ -13,7 +13,7 @@ on the reference, and the reference itself never enters the image.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .denoisers import Denoiser, EulerArchitecture, EulerNetwork, nothing_to_remove, require_positive
-from .layers import SIGMA_UNIT, EulerStep, HuberField, HuberMixture, log_noise
+from .layers import SIGMA_UNIT, EulerStep, HuberField, HuberMixture, log_noise, reach_of_convolutions
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Guide(nn.Module):
     """Unconstrained network from a reference to guide maps at a half and at a quarter of the resolution."""
 
     MULTIPLE = 8
-    RADIUS = 2 + 4 + 2 * 4 + 4 * 8 + 2 * 4
-    """Of its 3 × 3 convolutions in the order of `forward`, in pixels."""
+    CONVOLUTIONS = ((2, 1), (4, 1), (4, 2), (8, 4), (4, 2))
+    """Scale and number of its 3 × 3 convolutions, in the order of `forward`."""
 
     def __init__(self, image_channels: int, maps: int, widths: tuple[int, int, int]) -> None:
         super().__init__()
@@ -126,9 +126,12 @@ class ConditionedNetwork(Denoiser):
             for scale in a.scales
         )
 
-    @property
-    def radius(self) -> int:
-        return self.plain.radius + Guide.RADIUS + sum(step.radius for step in self.euler_steps)
+    def reach(self, p: int) -> int:
+        for step in reversed(self.euler_steps):
+            p = step.reach(p)
+        for scale, count in reversed(Guide.CONVOLUTIONS):
+            p = reach_of_convolutions(p, scale, count)
+        return self.plain.reach(p)
 
     @property
     def euler_steps(self) -> list[EulerStep]:
@@ -232,6 +235,13 @@ class Conditioned(Denoiser):
             raise ValueError(f"conditioned on an image of shape {tuple(self.shape)}, not {tuple(x.shape)}")
         return super().forward(x, sigma)
 
+    def part(self, where: tuple[slice, slice]) -> Conditioned:
+        """The operator for a part of the image whose first row and column are multiples of 8."""
+        rows, columns = where
+        height, width = (s.stop - s.start for s in where)
+        maps = {s: m[:, :, _coarse(rows, s), _coarse(columns, s)] for s, m in self.maps.items()}
+        return Conditioned(self.network, maps, torch.Size((*self.shape[:2], height, width)))
+
     def body(self, x: Tensor, sigma: Tensor) -> Tensor:
         level = log_noise(sigma)[:, None, None, None]
         maps = {s: torch.cat([m, level.expand(-1, 1, *m.shape[2:])], dim=1) for s, m in self.maps.items()}
@@ -240,12 +250,42 @@ class Conditioned(Denoiser):
         return x
 
 
+def _coarse(fine: slice, scale: int) -> slice:
+    """Rows or columns of the guide maps at `scale`, on the canvas that is padded to a multiple of 8."""
+    stop = -(-fine.stop // Guide.MULTIPLE) * Guide.MULTIPLE
+    return slice(fine.start // scale, stop // scale)
+
+
+def assemble(
+    parts: Iterable[tuple[Conditioned, tuple[slice, slice], tuple[slice, slice]]], shape: torch.Size
+) -> Conditioned:
+    """One operator from operators for overlapping parts of an image of `shape`.
+
+    Parameters
+    ----------
+    parts : an operator, the rows and columns of it that are right, and where in the image they belong; all begin at
+        multiples of 8.
+    """
+    whole: dict[int, Tensor] = {}
+    network: ConditionedNetwork | None = None
+    for operator, crop, inner in parts:
+        network = operator.network
+        for scale, maps in operator.maps.items():
+            if scale not in whole:
+                size = [-(-n // Guide.MULTIPLE) * Guide.MULTIPLE // scale for n in shape[2:]]
+                whole[scale] = maps.new_empty((*maps.shape[:2], *size))
+            target = whole[scale][:, :, _coarse(inner[0], scale), _coarse(inner[1], scale)]
+            target.copy_(maps[:, :, _coarse(crop[0], scale), _coarse(crop[1], scale)])
+    assert network is not None
+    return Conditioned(network, whole, shape)
+
+
 class SelfReferenced(nn.Module):
     """The denoiser that takes the first image it is called with as its reference, and keeps it from then on.
 
     Attributes
     ----------
-    operator : the operator for that reference, once there is one.
+    operator : the operator for that reference, while there is one.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import SIGMA_UNIT, BiasedReLU, EulerStep, HuberMixture, dct_colour_frame
+from .layers import SIGMA_UNIT, BiasedReLU, EulerStep, HuberMixture, dct_colour_frame, reach_of_convolutions
 
 ActivationName = Literal["relu", "huber"]
 ACTIVATIONS: dict[ActivationName, type[BiasedReLU] | type[HuberMixture]] = {"relu": BiasedReLU, "huber": HuberMixture}
@@ -90,10 +90,17 @@ class Denoiser(nn.Module):
     """Whether `condition` does anything."""
     architecture: Any  # the dataclass it was built from
 
-    @property
-    def radius(self) -> int:
-        """Receptive radius of `estimate` in pixels: what is further away does not change a pixel."""
+    def reach(self, p: int) -> int:
+        """How far the result of `estimate` depends on the image, in pixels.
+
+        A region whose borders are multiples of `multiple`, and p pixels around it, depend on no pixel further away
+        from it than this.
+        """
         raise NotImplementedError
+
+    def part(self, where: tuple[slice, slice]) -> Denoiser:
+        """The denoiser for a part of the image it is for, given by its rows and columns; most are for any image."""
+        return self
 
     def initialise(self) -> None:
         """Set the weights for the start of a training, from torch's global generator."""
@@ -156,9 +163,10 @@ class EulerNetwork(Denoiser):
             for scale in a.scales
         )
 
-    @property
-    def radius(self) -> int:
-        return sum(step.radius for step in self.euler_steps)
+    def reach(self, p: int) -> int:
+        for step in reversed(self.euler_steps):
+            p = step.reach(p)
+        return p
 
     @property
     def euler_steps(self) -> list[EulerStep]:
@@ -219,9 +227,8 @@ class DnCNN(Denoiser):
         sizes = [inner + 1] + [width] * (architecture.depth - 1) + [inner]
         self.convolutions = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(sizes))
 
-    @property
-    def radius(self) -> int:
-        return 2 * len(self.convolutions)
+    def reach(self, p: int) -> int:
+        return reach_of_convolutions(p, 2, len(self.convolutions))
 
     @torch.no_grad()
     def initialise(self) -> None:

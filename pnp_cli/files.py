@@ -29,8 +29,10 @@ def read_bytes(path: str | Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
+def write_bytes(path: str | Path, data: bytes, overwrite: bool = True) -> None:
     """Write a file atomically: a temporary file in the same folder, then a rename; folders are made.
+
+    Without `overwrite` a file that has come into being meanwhile stays as it is.
 
     Raises
     ------
@@ -49,11 +51,25 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-        temporary = None
+        if overwrite or not _link(temporary, path):
+            os.replace(temporary, path)
+            temporary = None
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def _link(temporary: str, path: Path) -> bool:
+    """Give a file a second name, which fails if that exists; false where the file system has no such links."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if path.exists():
+            raise FileExistsError(17, "File exists", str(path)) from None
+        return False
+    return True

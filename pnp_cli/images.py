@@ -1,7 +1,8 @@
 """Image files: the only place that knows pixel formats.
 
 A path or a byte stream becomes an `Image` (float pixels in [0, 1] plus what the file carried), and an `Image`
-becomes the bytes of a file, at the depth it had. What a format cannot hold is refused, never dropped.
+becomes the bytes of a file, at the depth it had. A depth, a transparency, EXIF data or a profile that a format cannot
+hold is refused, never dropped.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ FORMATS = {
     ".npy": "NPY",
 }
 """File suffixes that are read and written, and their formats."""
+
+PILLOW_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "WEBP")
+"""What Pillow is to decode, and nothing else that it knows."""
 
 FLOAT_FORMATS = ("TIFF", "NPY")
 """Formats that hold float samples."""
@@ -138,7 +142,7 @@ def _require_pixels(size: tuple[int, ...], name: str, max_pixels: int) -> None:
     if pixels > max_pixels:
         raise InputError(
             f"{name}: claims {pixels / 1e6:.4g} million pixels, more than {max_pixels / 1e6:.4g}; if that is right, "
-            "raise --max-pixels"
+            "raise the limit (--max-pixels)"
         )
 
 
@@ -179,6 +183,8 @@ def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image:
             picture: Pillow.Image = Pillow.open(io.BytesIO(data))
         except UnidentifiedImageError as error:
             raise InputError(f"{name}: not an image file of a known format") from error
+        if picture.format not in PILLOW_FORMATS:
+            raise InputError(f"{name}: {picture.format} files are not read; convert it to PNG or TIFF first")
         _require_pixels(picture.size, name, max_pixels)
         kept, orientation = _metadata_of(picture)
         if picture.format == "TIFF":  # Pillow itself turns these
@@ -247,6 +253,10 @@ def _read_deep_tiff(data: bytes, name: str, max_pixels: int) -> Image | None:
         if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
             space = tifffile.PHOTOMETRIC(page.photometric).name
             raise InputError(f"{name}: is a deep TIFF in the colour space {space}; convert it to RGB or grey first")
+        if page.bitspersample not in (16, 32, 64):
+            raise InputError(f"{name}: has {page.bitspersample} bits per sample; convert it to 8, 16 or 32 bits first")
+        if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples:
+            raise InputError(f"{name}: its colours are multiplied by the alpha channel; save it with straight alpha")
         array = tiff.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
@@ -413,10 +423,12 @@ def write_image(image: Image, path: str | Path, file_format: str | None = None) 
 
 
 def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
-    """Image files of a folder by name, sorted; hidden files are left out."""
+    """Image files of a folder by name, sorted; hidden files and folders are left out."""
     pattern = "**/*" if recursive else "*"
     return sorted(
         p
         for p in Path(folder).glob(pattern)
-        if p.suffix.lower() in FORMATS and not p.name.startswith(".") and p.is_file()
+        if p.suffix.lower() in FORMATS
+        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+        and p.is_file()
     )

@@ -72,6 +72,11 @@ class HuberMixture(nn.Module):
         return out
 
 
+def reach_of_convolutions(p: int, scale: int, radius: int) -> int:
+    """p pixels, extended to the grid of a pixel-unshuffle by `scale`, and the radius of convolutions on it."""
+    return (math.ceil(p / scale) + radius) * scale
+
+
 class _ClipToField(torch.autograd.Function):
     """(t, m) ↦ clip(t, −eᵐ, eᵐ), with a derivative in a few passes: outside the interval ∂/∂m is the output."""
 
@@ -146,10 +151,9 @@ class EulerStep(nn.Module):
         self.step = nn.Parameter(torch.tensor(1.0))
         self.activation = activation
 
-    @property
-    def radius(self) -> int:
-        """Receptive radius in pixels, on the grid of the unshuffle."""
-        return 2 * (self.weight.shape[-1] // 2) * self.scale
+    def reach(self, p: int) -> int:
+        """How far the p pixels around a region depend on the input; see `denoisers.Denoiser.reach`."""
+        return reach_of_convolutions(p, self.scale, 2 * (self.weight.shape[-1] // 2))
 
     def analyse(self, x: Tensor) -> Tensor:
         """A U x: (B, C, H, W), H and W multiples of `scale`, to (B, filters, H/scale, W/scale)."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Pillow
 
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 282, 283, 296
-EXIF_IFD, GPS_IFD = 0x8769, 0x8825
+EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
 
 TEXT_TAGS = {270, 271, 272, 305, 306, 315, 33432}
 """Tags of a TIFF that describe the picture and not the layout of its file: description, camera, software, date,
@@ -72,6 +72,8 @@ def exif_of(picture: Pillow) -> Exif:
 def of_exif(exif: Exif, icc_profile: bytes, dpi: tuple[float, float] | None, *, tiff: bool) -> tuple[Metadata, int]:
     """Metadata to keep and the orientation (1 to 8), which is taken out. A TIFF's layout is left out."""
     orientation = exif.pop(ORIENTATION, 1)
+    for tag in list(exif):
+        exif[tag] = _raw(exif[tag])
     directories = {tag: _directory(exif, tag) for tag in (EXIF_IFD, GPS_IFD) if tag in exif}
     for tag in list(exif):
         if tiff and tag not in TEXT_TAGS:
@@ -96,9 +98,22 @@ def of_exif(exif: Exif, icc_profile: bytes, dpi: tuple[float, float] | None, *, 
     return Metadata(kept, icc_profile, dpi), orientation
 
 
+class _Text(str):
+    """A text that becomes the bytes it was: Pillow reads texts as Latin-1 and writes all but ASCII as '?'."""
+
+    def encode(self, encoding: str = "latin-1", errors: str = "replace") -> bytes:
+        return super().encode("latin-1", "replace")
+
+
+def _raw(value: Any) -> Any:
+    return _Text(value) if isinstance(value, str) else value
+
+
 def _directory(exif: Exif, tag: int) -> dict[int, Any]:
     try:
-        return dict(exif.get_ifd(tag))
+        entries = {key: _raw(value) for key, value in exif.get_ifd(tag).items()}
+        entries.pop(INTEROP_IFD, None)  # an offset into the file it came from
+        return entries
     except Exception:  # a damaged directory
         return {}
 
@@ -154,7 +169,7 @@ def tiff_arguments(metadata: Metadata) -> dict[str, Any]:
     exif = load_exif(metadata.exif) if metadata.exif else {}
     tags: list[tuple[int, int, int, Any, bool]] = []
     for tag in sorted(TEXT_TAGS & set(exif)):
-        text = str(exif[tag]).encode() + b"\0"
+        text = str(exif[tag]).encode("latin-1", "replace") + b"\0"
         tags.append((tag, 2, len(text), text, True))
     for tag in (EXIF_IFD, GPS_IFD):
         if tag in exif:
@@ -180,8 +195,10 @@ def finish_tiff(data: bytes, metadata: Metadata) -> bytes:
             continue
         directory = ImageFileDirectory_v2(prefix=b"II")
         for key, value in exif.get_ifd(tag).items():
-            directory[key] = value
+            directory[key] = _raw(value)
         place = out.find(struct.pack("<HHII", tag - 1, 4, 1, PLACEHOLDER))
+        if place < 0:
+            raise ValueError("a file of this size has no room for EXIF data")
         if len(out) % 2:
             out += b"\0"
         out[place : place + 12] = struct.pack("<HHII", tag, 4, 1, len(out))

@@ -6,7 +6,7 @@ workers is training in one process with the n-fold batch, to rounding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,7 @@ class Workers:
 
     rank: int = 0
     count: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def leads(self) -> bool:
@@ -37,9 +38,7 @@ class Workers:
         """The value of the leading worker, on all of them."""
         if self.count == 1:
             return value
-        shared = torch.tensor([value], dtype=torch.float64)
-        if dist.get_backend() == "nccl":
-            shared = shared.cuda()
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
         dist.broadcast(shared, 0)
         return float(shared)
 
@@ -47,9 +46,7 @@ class Workers:
         """Whether the flag is set on some worker."""
         if self.count == 1:
             return flag
-        shared = torch.tensor([float(flag)])
-        if dist.get_backend() == "nccl":
-            shared = shared.cuda()
+        shared = torch.tensor([float(flag)], device=self.device)
         dist.all_reduce(shared, dist.ReduceOp.MAX)
         return bool(shared > 0)
 
@@ -63,8 +60,10 @@ class Workers:
 
 def join(rank: int, count: int, device: torch.device) -> Workers:
     """Join the processes that a launcher such as torchrun has started; gloo on the CPU, nccl on CUDA."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=count)
-    return Workers(rank, count)
+    return Workers(rank, count, device)
 
 
 def leave() -> None:

@@ -175,9 +175,18 @@ class Plan:
         Every run takes its references anew; afterwards `operator` is the frozen map of the last one.
         """
         s = self.settings
-        for denoiser in (step.denoiser for step in (*self.warm_up, self.operator)):
-            if isinstance(denoiser, SelfReferenced):
-                denoiser.operator = None
+        denoisers = [step.denoiser for step in (*self.warm_up, self.operator)]
+        forget(*denoisers)
+
+        def note(record: Record, x: Tensor) -> None:
+            current, following = (
+                denoisers[min(k, len(denoisers) - 1)] for k in (record.iteration - 1, record.iteration)
+            )
+            if following is not current:
+                forget(current)  # the maps of a reference are large
+            if callback:
+                callback(record, x)
+
         return fixed_point(
             self.operator,
             self.start,
@@ -185,7 +194,7 @@ class Plan:
             max_iter=s.max_iter,
             warm_up=self.warm_up,
             checks=RunningChecks.of(self.guarantee, s.box),
-            callback=callback,
+            callback=note,
         )
 
 
@@ -232,6 +241,13 @@ def plan_deblurring(
     guarantee = plug_and_play_guarantee(fidelity, step, certificate, s.box)
     start = blur.boundary.extend(y)
     return Plan(s, guarantee, operator, tuple(warm_up), start.clamp(0, 1) if s.box else start)
+
+
+def forget(*denoisers: nn.Module) -> None:
+    """Drop the references of denoisers that take one; they take a new one when they are called next."""
+    for denoiser in denoisers:
+        if isinstance(denoiser, SelfReferenced):
+            denoiser.operator = None
 
 
 def _takes_reference(denoiser: nn.Module | None) -> TypeGuard[Denoiser]:

@@ -58,7 +58,7 @@ def solution_lines(solution: Solution, plan: Plan) -> list[str]:
         f"result      {solution.status.value} after {solution.iterations} iterations: "
         f"relative residual {last.relative:.2e} (tolerance {settings.tol:.1e})"
     ]
-    if warm:
+    if warm and plan.guarantee.theorem != "none":
         lines.append(f"            the guarantee holds from iteration {warm + 1}, after {warm} warm iterations")
     if plan.references:
         lines.append(f"            {plan.references} references, the last frozen at iteration {warm + 1}")
@@ -97,7 +97,7 @@ def solution_dict(solution: Solution, plan: Plan) -> dict[str, Any]:
         "status": solution.status.value,
         "converged": solution.converged,
         "iterations": solution.iterations,
-        "guaranteed_from_iteration": len(plan.warm_up) + 1,
+        "guaranteed_from_iteration": len(plan.warm_up) + 1 if plan.guarantee.theorem != "none" else None,
         "references": plan.references,
         "residual": last.residual,
         "relative_residual": last.relative,

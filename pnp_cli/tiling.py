@@ -1,20 +1,21 @@
 """Denoising by tiles: the same result with bounded memory.
 
-A network of convolutions computes a pixel from the pixels within its receptive radius. A tile with a halo of that
-radius on every side that is not a border of the image gives the inner pixels exactly as the whole image does, up to
+A network of convolutions computes a pixel from pixels within a certain reach. A tile with a halo of that reach on
+every side that is not a border of the image gives the inner pixels exactly as the whole image does, up to
 the rounding of another order of summation. So a tiled network is the network, and its certificate holds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from .conditioned import ConditionedNetwork, assemble
 from .denoisers import Denoiser
 
 BYTES_PER_PIXEL = 1200
@@ -57,54 +58,45 @@ class Tiled(Denoiser):
 
     Parameters
     ----------
-    denoisers : one for all tiles, or one for each in the order of `tiles_of`.
+    denoiser : a network, or its operator for the reference of the whole image.
     side : side of a tile without its halo, in pixels.
-    halo : receptive radius of the restoration, see `Denoiser.radius`.
+    halo : how far beyond a tile its result depends on the image, see `Denoiser.reach`.
     """
 
-    def __init__(self, denoisers: Sequence[Denoiser], side: int, halo: int) -> None:
+    def __init__(self, denoiser: Denoiser, side: int, halo: int) -> None:
         super().__init__()
-        self.denoisers = nn.ModuleList(denoisers)
-        self.side, self.halo = side, halo
-        self.multiple = denoisers[0].multiple
-        self.image_channels = denoisers[0].image_channels
-        self.architecture = denoisers[0].architecture
-        self.takes_reference = denoisers[0].takes_reference
+        self.denoiser, self.side, self.halo = denoiser, side, halo
+        self.multiple, self.image_channels = denoiser.multiple, denoiser.image_channels
+        self.architecture, self.takes_reference = denoiser.architecture, denoiser.takes_reference
 
     @classmethod
     def of(cls, network: Denoiser, side: int) -> Tiled:
         """A network by tiles, in one pass or two."""
-        return cls([network], side, network.radius)
+        return cls(network, side, network.reach(0))
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise `x` of shape (B, C, H, W)."""
-        return self._each(x, lambda i, part: self._denoiser(i)(part, sigma))
+        return self._each(x, lambda part, tile: self.denoiser.part(tile.outer)(part, sigma))
 
     def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """The best single estimate of the network; a reference is kept for one tile at a time only."""
-        return self._each(x, lambda i, part: self._denoiser(i).estimate(part, sigma))
+        return self._each(x, lambda part, tile: self.denoiser.estimate(part, sigma))
 
     def condition(self, reference: Tensor, sigma: float | Tensor) -> Tiled:
-        """Freeze the reference of a conditioned network, tile by tile."""
-        if not self.takes_reference:
+        """Freeze the reference of a conditioned network: its guide maps are computed tile by tile and kept whole."""
+        network = self.denoiser
+        if not isinstance(network, ConditionedNetwork):
             return self
-        network = self._denoiser(0)
-        parts = [network.condition(_part(reference, tile.outer), sigma) for tile in self._tiles(reference)]
-        return Tiled(parts, self.side, self.halo)
-
-    def _denoiser(self, index: int) -> Denoiser:
-        denoiser = self.denoisers[index % len(self.denoisers)]
-        assert isinstance(denoiser, Denoiser)
-        return denoiser
+        parts = ((network.condition(_part(reference, t.outer), sigma), t.crop, t.inner) for t in self._tiles(reference))
+        return Tiled(assemble(parts, reference.shape), self.side, self.halo)
 
     def _tiles(self, x: Tensor) -> Iterator[Tile]:
         return tiles_of(x.shape[2], x.shape[3], self.side, self.halo, self.multiple)
 
-    def _each(self, x: Tensor, denoise: Callable[[int, Tensor], Tensor]) -> Tensor:
+    def _each(self, x: Tensor, denoise: Callable[[Tensor, Tile], Tensor]) -> Tensor:
         out = torch.empty_like(x)
-        for i, tile in enumerate(self._tiles(x)):
-            part = denoise(i, _part(x, tile.outer))
-            _part(out, tile.inner).copy_(_part(part, tile.crop))
+        for tile in self._tiles(x):
+            _part(out, tile.inner).copy_(_part(denoise(_part(x, tile.outer), tile), tile.crop))
         return out
 
 
@@ -119,16 +111,16 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def choose_tile(height: int, width: int, radius: int, device: torch.device) -> int:
+def choose_tile(height: int, width: int, halo: int, device: torch.device) -> int:
     """Side of the tiles for an image, 0 for none: so that half the free memory is enough."""
     pixels = free_memory(device) / 2 / BYTES_PER_PIXEL
     if height * width <= min(pixels, LARGEST**2):
         return 0
-    return int(min(LARGEST, max(SMALLEST, math.sqrt(pixels) - 2 * radius)))
+    return int(min(LARGEST, max(SMALLEST, math.sqrt(pixels) - 2 * halo)))
 
 
 def tiled(network: Denoiser, size: tuple[int, int], side: int | None, device: torch.device) -> Denoiser:
     """A network for images of `size` (height, width) by tiles of `side`; None chooses, 0 takes the image whole."""
     if side is None:
-        side = choose_tile(*size, network.radius, device)
+        side = choose_tile(*size, network.reach(0), device)
     return Tiled.of(network, side) if 0 < side < max(size) else network

@@ -318,7 +318,11 @@ class Trainer:
             If the file is not a checkpoint of this architecture.
         """
         header, tensors = read_checkpoint(path)
-        if architecture_from_dict(json.loads(header["architecture"])) != self.architecture:
+        try:
+            made_for = architecture_from_dict(json.loads(header["architecture"]))
+        except (KeyError, ValueError) as error:
+            raise WeightsError(f"{path}: the checkpoint is damaged; start the training anew") from error
+        if made_for != self.architecture:
             raise WeightsError(f"{path}: the checkpoint is of another architecture; use the preset it was made with")
         network = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
         state: dict[int, dict[str, Tensor]] = {}

@@ -24,7 +24,7 @@ SUFFIXES = [".jpg", ".png", ".tif", ".webp"]
 def camera_exif(orientation: int = 1) -> Pillow.Exif:
     exif = Pillow.Exif()
     exif[271] = "A camera maker"
-    exif[270] = "a picture with an ä"
+    exif[270] = "a picture with an ä".encode("latin-1")  # as text Pillow would write a question mark
     exif[0x0112] = orientation
     exif[0x8769] = {33434: IFDRational(1, 125), 37386: IFDRational(50), 36867: "2026:01:02 03:04:05"}
     exif[0x8825] = {1: "N", 2: (48.0, 8.0, 14.0), 3: "E", 4: (11.0, 34.0, 31.0)}
@@ -60,6 +60,7 @@ def test_exif_profile_and_resolution_survive(tmp_path: Path, before: str, after:
     write_image(read_image(source), target)
     found = tags(target)
     assert found["Image Make"] == "A camera maker"
+    assert read_image(target).metadata.exif.count("ä".encode("latin-1")) == 1
     assert found["EXIF ExposureTime"] == "1/125"
     assert found["EXIF DateTimeOriginal"] == "2026:01:02 03:04:05"
     assert found["GPS GPSLatitudeRef"] == "N"

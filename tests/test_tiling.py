@@ -24,7 +24,7 @@ NETWORKS = {"euler": small_network, "conditioned": small_conditioned, "dncnn": u
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize(("height", "width", "side"), [(75, 210, 32), (64, 64, 20), (9, 300, 64), (40, 33, 500)])
+@pytest.mark.parametrize(("height", "width", "side"), [(75, 510, 32), (250, 264, 20), (9, 700, 64), (40, 33, 500)])
 def test_tiled_equals_whole(name: str, height: int, width: int, side: int) -> None:
     network = NETWORKS[name]().double()
     tiled = Tiled.of(network, side)
@@ -38,16 +38,40 @@ def test_tiled_equals_whole(name: str, height: int, width: int, side: int) -> No
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_radius_is_sharp_enough(name: str) -> None:
-    """A change beyond the radius changes nothing; a change of the pixel itself does."""
+def test_no_call_is_larger_than_a_tile_with_its_halo(name: str) -> None:
+    network = NETWORKS[name]()
+    sizes: list[tuple[int, int]] = []
+    network.register_forward_pre_hook(lambda _, arguments: sizes.append(tuple(arguments[0].shape[2:])))
+    tiled = Tiled.of(network, 32)
+    largest = 32 + 2 * (tiled.halo + network.multiple)
+    tiled(torch.rand(1, 3, 40, 600), 0.1)
+    assert len(sizes) == 2 * 19
+    assert max(width for _, width in sizes) <= largest < 600
+
+
+@pytest.mark.parametrize("scales", [(2, 4, 2, 4), (4, 1, 4, 1), (1, 4, 1, 4, 1, 4), (8, 2, 8, 2), (3, 2)])
+def test_reach_is_exact_for_every_mixture_of_scales(scales: tuple[int, ...]) -> None:
+    """What is beyond the reach of a region changes nothing; what is just within it does."""
+    network = small_network(scales=scales).double()
+    inner = network.multiple
+    reach = network.reach(0)
+    x = torch.rand(1, 3, 2 * inner, inner * (reach // inner + 4), dtype=torch.float64)
+    before = network(x, 0.1)[..., :inner]
+    beyond, within = x.clone(), x.clone()
+    beyond[..., inner + reach :] += 1
+    within[..., inner + reach - 1] += 1
+    assert torch.equal(network(beyond, 0.1)[..., :inner], before)
+    assert not torch.equal(network(within, 0.1)[..., :inner], before)
+
+
+@pytest.mark.parametrize("name", ["conditioned", "dncnn"])
+def test_reach_is_enough_for_two_passes(name: str) -> None:
     network = NETWORKS[name]().double()
-    radius = network.radius + 2 * network.multiple
-    x = torch.rand(1, 3, 16, 16 + 8 * (2 * radius // 8), dtype=torch.float64)
+    reach = network.reach(0)
+    x = torch.rand(1, 3, 16, 8 * (reach // 8 + 6), dtype=torch.float64)
     other = x.clone()
-    other[..., radius + 8 :] = torch.rand_like(other[..., radius + 8 :])
-    before, after = network.estimate(x, 0.1), network.estimate(other, 0.1)
-    assert torch.equal(before[..., :8], after[..., :8])
-    assert not torch.allclose(before[..., radius + 8 :], after[..., radius + 8 :])
+    other[..., 8 + reach :] += 1
+    assert torch.equal(network.estimate(other, 0.1)[..., :8], network.estimate(x, 0.1)[..., :8])
 
 
 def test_certificate_is_that_of_the_network() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from ..files import write_bytes
 from ..images import FLOAT_FORMATS, FORMATS, Image, encode_image, format_of, natural_suffix, read_image, require_format
 from .console import emit, file_progress, say
 from .manifest import Manifest
-from .paths import DEPTHS, FileOptions, Source, exists, find_sources, find_targets
+from .paths import DEPTHS, FileOptions, Source, drop_outputs, exists, find_sources, find_targets
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
     """
     sources = find_sources(inputs, options.recursive)
     options.check(sources)
+    sources = drop_outputs(sources, options)
     targets = find_targets(sources, options)
     tally = Tally(len(sources))
     with _manifest(options) as manifest, file_progress(len(sources), options.quiet) as advance:
@@ -87,9 +89,10 @@ def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
 
 @contextmanager
 def _manifest(options: FileOptions) -> Iterator[Manifest]:
-    manifest = Manifest(options.command)
+    manifest = Manifest(options.command, options.manifest if options.on_exists == "skip" else None)
     try:
         yield manifest
+        manifest.finished = True
     finally:
         if options.manifest:
             manifest.write(options.manifest)
@@ -103,6 +106,7 @@ class Finished:
     facts: dict[str, Any]
     code: int = 0
     error: str | None = None
+    traceback: str | None = None
 
 
 @dataclass
@@ -121,6 +125,7 @@ class _Book:
         if end.error is not None:
             message = end.error if source.name in end.error else f"{source.name}: {end.error}"
             say(f"pnp: error: {message}")
+            say(end.traceback or "", not (self.options.verbose and end.traceback))
             facts = {"error": message}
         elif facts.get("skipped"):
             self.tally.skipped += 1
@@ -142,11 +147,13 @@ def attempt(job: Callable[[], Finished]) -> Finished:
         end = job()
     except PnpError as error:
         return Finished({}, exit_code(error), str(error))
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
-            raise
-        return Finished({}, 1, "not enough memory for an image of this size; use a smaller --tile, or restore a part")
-    return replace(end, facts=end.facts | {"seconds": round(time.perf_counter() - start, 3)})
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+            return Finished({}, 1, "not enough memory for this image; use a smaller --tile, or restore a part of it")
+        # A bug, but the other files need not suffer.
+        detail = f"{type(error).__name__}: {error}".splitlines()[0]
+        return Finished({}, 1, f"an unexpected error, please report it ({detail})", traceback.format_exc())
+    return replace(end, facts={"seconds": round(time.perf_counter() - start, 3)} | end.facts)
 
 
 def _local(source: Source, target: Path | None, options: FileOptions, work: Work) -> Finished:
@@ -203,7 +210,7 @@ def _deliver(data: bytes | None, target: Path | None, options: FileOptions) -> N
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     else:
-        write_bytes(target, data)
+        write_bytes(target, data, overwrite=options.on_exists == "overwrite")
         say(f"wrote {target}", options.quiet)
 
 

@@ -23,7 +23,7 @@ def blur(
     noise: Annotated[
         str, typer.Option("--noise", metavar="S", help="Standard deviation of Gaussian noise on the 0-255 scale.")
     ] = "0",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the noise.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")] = 0,
     file_format: o.Format = None,
     bit_depth: o.BitDepth = "keep",
     quality: o.Quality = 95,
@@ -53,13 +53,12 @@ def blur(
     for line in (*notes, *([hint] if hint else [])):
         say(line, quiet)
 
-    from ..devices import choose_device
     from ..images import Image
     from ..noise import add_gaussian_noise
     from ..operators import BlurCache
     from ..tensors import from_tensor, to_tensor
 
-    place = choose_device(device)
+    place = o.read_device(device, scheduler)
 
     blur_for = BlurCache(psf, place)
 

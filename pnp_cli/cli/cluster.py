@@ -6,13 +6,12 @@ workers and back, so the machines need not share a file system. Files of a worke
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
+from ..errors import InputError, UsageError
+from .console import collected
 
 if TYPE_CHECKING:
     from .batch import Finished, Work
@@ -37,9 +36,9 @@ def restore_remotely(work: Work, content: bytes, name: str, target: Path | None,
         out[0], end = restore_bytes(content, name, target, options, work)
         return end
 
-    with contextlib.redirect_stderr(io.StringIO()) as said:
+    with collected() as said:
         end = attempt(job)
-    return out[0], end, said.getvalue().splitlines()
+    return out[0], end, said
 
 
 class Cluster:
@@ -83,11 +82,15 @@ class Cluster:
         queue = as_completed(with_results=False, loop=self.client.loop)
 
         def launch(source: Source, target: Path | None, content: bytes, attempt: int) -> None:
-            if self._shared is None or self._shared.status != "finished":
-                self._shared = self.client.scatter(self.work, broadcast=True, hash=False)
-            future = self.client.submit(
-                restore_remotely, self._shared, content, source.name, target, self.options, pure=False
-            )
+            try:
+                if self._shared is None or self._shared.status != "finished":
+                    self._shared = self.client.scatter(self.work, broadcast=True, hash=False)
+                data = self.client.scatter(content, hash=False)
+                future = self.client.submit(
+                    restore_remotely, self._shared, data, source.name, target, self.options, pure=False
+                )
+            except (OSError, TimeoutError) as error:
+                raise InputError(f"the cluster is gone ({type(error).__name__}); start it again and resume") from error
             flying[future] = (source, target, content, attempt)
             queue.add(future)
 
@@ -105,15 +108,23 @@ class Cluster:
             if future.status == "finished":
                 data, end, messages = future.result()
                 yield source, data, end, messages
-            elif attempt < ATTEMPTS:
+            elif attempt < ATTEMPTS and _is_lost(future):
                 launch(source, target, content, attempt + 1)
             else:
-                yield source, None, _lost(future), []
+                yield source, None, _failure(future), []
             refill()
 
 
-def _lost(future: Any) -> Finished:
+def _is_lost(future: Any) -> bool:
+    """Whether a task ended because its worker or its data went away, and not by its own doing."""
+    from distributed import KilledWorker
+
+    return future.status in ("cancelled", "lost") or isinstance(future.exception(), KilledWorker | OSError)
+
+
+def _failure(future: Any) -> Finished:
     from .batch import Finished
 
-    reason = "cancelled" if future.status == "cancelled" else f"{type(future.exception()).__name__}"
-    return Finished({}, 1, f"its worker was lost {ATTEMPTS} times ({reason}); try a smaller --tile or fewer threads")
+    if _is_lost(future):
+        return Finished({}, 1, f"its worker was lost {ATTEMPTS} times; try a smaller --tile or fewer threads")
+    return Finished({}, 1, f"the worker cannot do it ({type(future.exception()).__name__}: {future.exception()})")

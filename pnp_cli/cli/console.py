@@ -13,9 +13,28 @@ from typing import Any, Protocol
 
 
 def say(line: str, quiet: bool = False) -> None:
-    """Print a line for people, unless `quiet`."""
-    if not quiet:
+    """Print a line for people, unless `quiet`; inside `collected` it is kept instead."""
+    if quiet:
+        return
+    sink = _sink.get()
+    if sink is None:
         print(line, file=sys.stderr, flush=True)
+    else:
+        sink.append(line)
+
+
+_sink: ContextVar[list[str] | None] = ContextVar("sink", default=None)
+
+
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """Collect what is said in this thread instead of printing it."""
+    lines: list[str] = []
+    token = _sink.set(lines)
+    try:
+        yield lines
+    finally:
+        _sink.reset(token)
 
 
 SCHEMA = 1

@@ -113,7 +113,7 @@ def deblur(
     from torch import nn
 
     from .. import report
-    from ..devices import choose_device, describe_device
+    from ..devices import describe_device
     from ..images import read_image
     from ..metrics import psnr
     from ..noise import estimate_noise
@@ -141,8 +141,8 @@ def deblur(
         )
 
     settings_for(level or 0.0)  # refuses what makes no sense before any work
-    truth = read_image(reference) if reference else None
-    place = choose_device(device)
+    truth = read_image(reference, max_pixels=max_pixels) if reference else None
+    place = o.read_device(device, scheduler)
     shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
 

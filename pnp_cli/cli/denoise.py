@@ -65,7 +65,7 @@ def denoise(
     from .. import report
     from ..conditions import RunningChecks
     from ..denoisers import Ensemble
-    from ..devices import choose_device, describe_device
+    from ..devices import describe_device
     from ..images import Image
     from ..noise import estimate_noise
     from ..solvers import fixed_point
@@ -73,7 +73,7 @@ def denoise(
     from ..tiling import tiled
     from ..weights import Shelf
 
-    place = choose_device(device)
+    place = o.read_device(device, scheduler)
     shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
 
@@ -108,7 +108,8 @@ def denoise(
         if repeat > 1:
             for record in solution.records:
                 say(f"  application {record.iteration:3d}: residual {record.residual:.6g}", quiet)
-            steady = all(b.residual <= a.residual for a, b in pairwise(solution.records))
+            slack = RunningChecks(0.5).rounding(solution.value)
+            steady = all(b.residual <= a.residual + slack for a, b in pairwise(solution.records))
             say("  the residuals are nonincreasing" if steady else "  the residuals are NOT nonincreasing", quiet)
         for violation in solution.violations:
             say(f"{name}: VIOLATION {violation}")

@@ -65,6 +65,8 @@ def ista(
         raise UsageError(f"--gamma must be a positive number, not {gamma:g}")
     if not 0 <= tol < float("inf"):
         raise UsageError(f"--tol must be a non-negative number, not {tol}")
+    if step is not None and not 0 < step < float("inf"):
+        raise UsageError(f"--step must be a positive number, not {step:g}")
     psf, description, notes = o.read_kernel(motion, gaussian, disk, kernel)
     level = o.read_level(sigma, "--sigma")
     for line in (*notes, o.level_hint(level, "--sigma")):
@@ -74,7 +76,6 @@ def ista(
     import torch
 
     from .. import report
-    from ..devices import choose_device
     from ..fidelity import LeastSquares
     from ..images import Image
     from ..noise import estimate_noise
@@ -86,7 +87,7 @@ def ista(
     from ..transforms import make_transform
 
     transform = make_transform(basis)
-    place = choose_device(device)
+    place = o.read_device(device, scheduler)
 
     blur_for = BlurCache(psf, place, torch.float64)
 

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..files import write_bytes
+from ..errors import UsageError
+from ..files import read_bytes, write_bytes
 from .console import SCHEMA, finite
 
 PACKAGES = ("pnp-cli", "torch", "numpy", "scipy", "pillow", "scikit-image", "tifffile", "imagecodecs")
@@ -18,13 +19,25 @@ PACKAGES = ("pnp-cli", "torch", "numpy", "scipy", "pillow", "scikit-image", "tif
 class Manifest:
     """Versions, the command line, and one entry per input, with the hashes of what was read and written."""
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: str, earlier: Path | None = None) -> None:
+        """`earlier` is the manifest of a run that this one resumes; entries of files that are skipped are kept."""
         self.command = command
         self.files: list[dict[str, Any]] = []
+        self.finished = False
+        self._earlier: dict[str, dict[str, Any]] = {}
+        if earlier is not None and earlier.is_file():
+            try:
+                entries = json.loads(read_bytes(earlier))["files"]
+                self._earlier = {entry["input"]: entry for entry in entries if entry["ok"]}
+            except (ValueError, KeyError, TypeError) as error:
+                raise UsageError(f"{earlier}: not a manifest of pnp; choose another --manifest") from error
 
     def add(self, source: str, ok: bool, facts: dict[str, Any]) -> None:
         """Note how one input ended."""
-        self.files.append({"input": source, "ok": ok} | facts)
+        entry = {"input": source, "ok": ok} | facts
+        if facts.get("skipped"):
+            entry = self._earlier.get(source, entry)
+        self.files.append(entry)
 
     def write(self, path: Path) -> None:
         """Write it as JSON, whole or not at all.
@@ -40,6 +53,7 @@ class Manifest:
             "arguments": sys.argv[1:],
             "folder": str(Path.cwd()),
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+            "finished": self.finished,
             "machine": f"{platform.system()} {platform.machine()}",
             "files": self.files,
         }

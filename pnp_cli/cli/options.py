@@ -12,6 +12,8 @@ from ..errors import InputError, UsageError
 from ..files import read_bytes
 
 if TYPE_CHECKING:
+    import torch
+
     from ..kernels import Kernel
 
 
@@ -45,6 +47,9 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     except (InputError, ValueError) as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise UsageError(f"{path}: not a usable configuration file ({reason})") from error
+    for name, value in tables.items():
+        if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+            raise UsageError(f"{path}: '{name}' is a list of tables; write one table, as in [{name}]")
     root = context.parent.command if context.parent else context.command
     commands = dict(getattr(root, "commands", {}))
     unknown = {key for key, value in tables.items() if isinstance(value, dict)} - set(commands)
@@ -52,6 +57,8 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         name for command in commands.values() for name in _option_names(command)
     }
     own, names = tables.get(context.info_name or "", {}), _option_names(context.command)
+    if not isinstance(own, dict):
+        raise UsageError(f"{path}: '{context.info_name}' is a command, so it must be a table: [{context.info_name}]")
     unknown |= set(own) - set(names)
     if unknown:
         raise UsageError(f"{path}: '{sorted(unknown)[0]}' is not an option or command; see pnp {context.info_name} -h")
@@ -108,7 +115,8 @@ Scheduler = Annotated[
     typer.Option(
         "--scheduler",
         metavar="ADDRESS",
-        help="Restore the files on the Dask cluster with its scheduler there, such as tcp://host:8786.",
+        help="Restore the files on the Dask cluster with its scheduler there, such as tcp://host:8786; its workers "
+        "compute on their CPUs.",
     ),
 ]
 Config = Annotated[
@@ -207,6 +215,23 @@ def read_level(text: str, option: str, auto: bool = True) -> float | None:
         choices = "a number from 0 to 255 or 'auto'" if auto else "a number from 0 to 255"
         raise UsageError(f"{option} must be {choices}, not '{text}'")
     return value
+
+
+def read_device(name: str, scheduler: str | None) -> torch.device:
+    """The device to compute on; with a cluster that of its workers, their CPUs.
+
+    Raises
+    ------
+    UsageError
+        If there is no such device, or a cluster is to compute on another.
+    """
+    from ..devices import choose_device
+
+    if scheduler is None:
+        return choose_device(name)
+    if name not in ("auto", "cpu"):
+        raise UsageError(f"--scheduler and --device {name}: the workers of a cluster compute on their CPUs")
+    return choose_device("cpu")
 
 
 def read_tile(text: str) -> int | None:

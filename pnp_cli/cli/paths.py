@@ -50,15 +50,15 @@ class Source:
             raise InputError(f"{self.name}: {self.problem}")
         return read_bytes(self.path) if self.path else sys.stdin.buffer.read()
 
-    def read(self) -> Image:
-        """Read the image.
+    def read(self, max_pixels: int) -> Image:
+        """Read the image, if it has at most so many pixels.
 
         Raises
         ------
         InputError
             If there is none.
         """
-        return read_image(self.read_bytes(), self.name)
+        return read_image(self.read_bytes(), self.name, max_pixels)
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,8 @@ def _fill(template: str, **fields: str) -> str:
         names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     except ValueError as error:
         raise UsageError(f"the output name '{template}' is not a template ({error})") from error
+    if any(spec or conversion for _, _, spec, conversion in string.Formatter().parse(template)):
+        raise UsageError(f"the output name '{template}' has a field with a format; write it plainly, as in {{stem}}")
     for name in names:
         if name not in TEMPLATE_FIELDS:
             known = ", ".join(f"{{{known}}}" for known in TEMPLATE_FIELDS)
@@ -197,6 +199,29 @@ def _default_suffix(source: Source) -> str:
     return own if FORMATS.get(own) in FLOAT_FORMATS else ".png"
 
 
+def is_many(sources: Sequence[Source]) -> bool:
+    """Whether outputs must be named for more than one input."""
+    return len(sources) > 1 or any(s.root for s in sources)
+
+
+def drop_outputs(sources: Sequence[Source], options: FileOptions) -> list[Source]:
+    """The inputs without those that an earlier run of the same command wrote into the folders it reads."""
+    many = is_many(sources)
+    found = [source for source in sources if source.root is not None and not source.problem]
+    outputs = {os.path.abspath(target): source for source in found if (target := target_of(source, options, many))}
+    inside = options.output if options.output and "{" not in options.output and _is_folder(options.output) else None
+
+    def written(source: Source) -> bool:
+        if source.root is None or source.path is None:
+            return False
+        place = Path(os.path.abspath(source.path))
+        if inside and Path(os.path.abspath(inside)) in place.parents:
+            return Path(os.path.abspath(inside)) != Path(os.path.abspath(source.root))
+        return outputs.get(str(place), source) is not source
+
+    return [source for source in sources if not written(source)]
+
+
 def find_targets(sources: Sequence[Source], options: FileOptions) -> list[Path | None]:
     """The output of every input, checked against each other and against the inputs before any work.
 
@@ -205,10 +230,14 @@ def find_targets(sources: Sequence[Source], options: FileOptions) -> list[Path |
     UsageError
         If two outputs are one file, or an output would replace an input.
     """
-    many = len(sources) > 1 or any(s.root for s in sources)
+    many = is_many(sources)
     kept = {path.resolve() for path in (*(s.path for s in sources), *options.protected) if path and exists(path)}
     targets: list[Path | None] = []
     claimed: dict[Path, str] = {}
+    if options.manifest:
+        claimed[Path(os.path.abspath(options.manifest))] = "the manifest"
+        if options.manifest.resolve() in kept:
+            raise UsageError(f"{options.manifest}: the manifest would replace an input; choose another --manifest")
     for source in sources:
         target = None if source.problem else target_of(source, options, many)
         targets.append(target)
@@ -221,6 +250,6 @@ def find_targets(sources: Sequence[Source], options: FileOptions) -> list[Path |
                 "'out/{stem}.{ext}', or rename one"
             )
         claimed[place] = source.name
-        if exists(target) and target.resolve() in kept:
+        if exists(target) and target.resolve() in kept and options.on_exists != "skip":
             raise UsageError(f"{source.name}: the output {target} would replace an input; choose another -o")
     return targets

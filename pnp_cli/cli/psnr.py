@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError, UsageError
+from ..images import MAX_PIXELS
 from . import options as o
 from .console import emit, say
 
@@ -26,6 +27,7 @@ def psnr(
     min_psnr: Annotated[
         float | None, typer.Option("--min-psnr", metavar="DB", help="Exit with 4 if a score is below this.")
     ] = None,
+    max_pixels: o.MaxPixels = MAX_PIXELS,
     json: o.Json = False,
 ) -> None:
     """Print the PSNR of images against a reference, in dB.
@@ -43,12 +45,12 @@ def psnr(
     from ..images import read_image
     from .paths import find_sources
 
-    truth = read_image(reference)
+    truth = read_image(reference, max_pixels=max_pixels)
     rows: list[tuple[str, float, float | None]] = []
     failed = False
     for source in find_sources(tests):
         try:
-            image = source.read()
+            image = source.read(max_pixels)
             if image.pixels.shape != truth.pixels.shape:
                 a, b = image.pixels.shape, truth.pixels.shape
                 raise InputError(f"{source.name}: is {a[1]}x{a[0]}x{a[2]}, but the reference is {b[1]}x{b[0]}x{b[2]}")

@@ -146,7 +146,8 @@ def train_denoiser(
     folders = data or []
     images = load_folders(folders) if folders else bundled_images()
     validation = load_folders([val]) if val else []
-    validation = validation[:: max(1, len(validation) // val_limit)][:val_limit]
+    spread = range(0, len(validation) * val_limit, max(len(validation), val_limit))  # evenly, at most val_limit
+    validation = [validation[i // val_limit] for i in spread]
     config = TrainingConfig(
         sigma=(sigma[0] / 255, sigma[1] / 255),
         steps=steps if steps or time_budget else DEFAULT_STEPS,
