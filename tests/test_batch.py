@@ -60,8 +60,36 @@ def test_collisions_are_found_before_any_work(pnp: Run, folder: Path, tmp_path: 
     assert result.returncode == 2
     assert "would both be written" in result.stderr.decode()
     assert not out.exists()
-    result = pnp("denoise", folder, "-r", "-o", f"{out}/one.png", *common(small_weights))
-    assert result.returncode == 2 or names(out / "one.png")
+    manifest = ("--manifest", folder / "a.png", "--on-exists", "overwrite")
+    result = pnp("denoise", folder / "a.png", "-o", f"{out}/", *manifest, *common(small_weights))
+    assert result.returncode == 2
+    assert "manifest would replace an input" in result.stderr.decode()
+    assert not out.exists()
+
+
+def test_a_batch_beside_its_inputs_resumes(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
+    """Outputs of the first run, beside the inputs or in a folder below them, are not inputs of the second."""
+    for output in ((), ("-o", f"{folder}/clean/")):
+        first = pnp("denoise", folder, "-r", *output, *common(small_weights))
+        assert first.returncode == 0, first.stderr
+        made = names(folder)
+        second = pnp("denoise", folder, "-r", *output, *common(small_weights), "--on-exists", "skip")
+        assert second.returncode == 0, second.stderr
+        assert "skipped, 0 failed" in second.stderr.decode()
+        assert names(folder) == made
+
+
+def test_a_resumed_manifest_keeps_the_first_entries(
+    pnp: Run, folder: Path, tmp_path: Path, small_weights: Path
+) -> None:
+    manifest = tmp_path / "run.json"
+    run = ("denoise", folder, "-r", "-o", tmp_path / "out", "--manifest", manifest, "--on-exists", "skip")
+    assert pnp(*run, *common(small_weights)).returncode == 0
+    before = {entry["input"]: entry for entry in json.loads(manifest.read_text())["files"]}
+    (tmp_path / "out/a.png").unlink()
+    assert pnp(*run, *common(small_weights)).returncode == 0
+    after = {entry["input"]: entry for entry in json.loads(manifest.read_text())["files"]}
+    assert {entry["output_sha256"] for entry in after.values()} == {entry["output_sha256"] for entry in before.values()}
 
 
 def test_output_names() -> None:
