@@ -129,7 +129,7 @@ class Rule:
 
 
 PLAIN_RULE = Rule(0.1, 2.35, 0.41)
-CONDITIONED_RULE = Rule(0.2, 5.66, 0.37)
+CONDITIONED_RULE = Rule(0.2, 4.17, 0.39)
 
 
 class PlugAndPlayMap:

@@ -27,8 +27,9 @@ from .files import read_bytes, write_bytes
 from .presets import architecture_from_dict, architecture_to_dict, build
 
 KIND = "pnp-denoiser"
-LOAD_GRID, SAVE_GRID = 32, 64
-"""Frequencies per axis of the norm bound at load and at save: at most 1 % and 0.3 % above it for 3 × 3."""
+LOAD_GRID, SAVE_GRID = 24, 64
+"""Frequencies per axis of the norm bound at load and at save: at most 1.8 % and 0.3 % above it for 3 × 3. Loading
+bounds up to 20 layers in less than half a second."""
 
 
 @dataclass(frozen=True)

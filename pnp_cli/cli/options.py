@@ -135,8 +135,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         "-w",
-        help="Shipped weights (conditioned, huber: each with its own for grey images; euler, dncnn) or a .safetensors "
-        "file.",
+        help="Shipped weights (conditioned, huber, euler, dncnn) or a .safetensors file.",
     ),
 ]
 Tile = Annotated[
