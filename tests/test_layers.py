@@ -6,27 +6,39 @@ import pytest
 import torch
 
 from pnp_cli.certificate import certify_layer
-from pnp_cli.layers import ACTIVATIONS, EulerStep, HuberMixture, dct_colour_frame
+from pnp_cli.denoisers import ACTIVATIONS
+from pnp_cli.layers import EulerStep, HuberField, HuberMixture, dct_colour_frame
 
 from .helpers import relative_dot_test
+
+
+def parameter_for(name: str, sigma: float, height: int, width: int) -> torch.Tensor:
+    """What an activation depends on besides its input: a noise level, or maps."""
+    if name == "field":
+        return torch.randn(1, 4, height, width, dtype=torch.float64)
+    return torch.tensor([sigma], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
 @pytest.mark.parametrize("size", [(4, 8), (3, 5)])
 @pytest.mark.parametrize("kernel_size", [3, 5])
 def test_adjoint(scale: int, size: tuple[int, int], kernel_size: int) -> None:
-    step = EulerStep(3, 7, kernel_size, scale, "relu").double().requires_grad_(False)
+    step = EulerStep(3, 7, kernel_size, scale, ACTIVATIONS["relu"](7)).double().requires_grad_(False)
     relative_dot_test(step.analyse, step.synthesise, torch.empty(2, 3, size[0] * scale, size[1] * scale))
 
 
-@pytest.mark.parametrize("name", ["relu", "huber"])
+@pytest.mark.parametrize("name", ["relu", "huber", "field"])
 def test_slopes_are_between_0_and_1(name: str) -> None:
-    activation = ACTIVATIONS[name](5).double()  # type: ignore[index]
+    activation = HuberField(5, 4) if name == "field" else ACTIVATIONS[name](5)  # type: ignore[index]
+    activation = activation.double().requires_grad_(False)
     for parameter in activation.parameters():
         torch.nn.init.normal_(parameter)
     t = torch.linspace(-3, 3, 20_001, dtype=torch.float64).expand(1, 5, 1, -1)
     for sigma in (0.0, 0.01, 0.1, 0.5):
-        values = activation(t, torch.tensor([sigma], dtype=torch.float64))
+        parameter = parameter_for(name, sigma, 1, 1)
+        if name == "field":  # one threshold for all inputs
+            parameter = parameter.expand(-1, -1, 1, t.shape[3])
+        values = activation(t.clone(), parameter)
         slopes = values.diff(dim=3) / t.diff(dim=3)
         assert slopes.min() >= -1e-9
         assert slopes.max() <= 1 + 1e-9
@@ -41,21 +53,22 @@ def test_huber_mixture_saturates() -> None:
     assert (larger - large) / 0.1 < 0.05
 
 
-@pytest.mark.parametrize("activation", ["relu", "huber"])
+@pytest.mark.parametrize("name", ["relu", "huber", "field"])
 @pytest.mark.parametrize("alpha", [0.3, 0.5, 0.9])
-def test_step_is_averaged_with_its_certified_constant(activation: str, alpha: float) -> None:
+def test_step_is_averaged_with_its_certified_constant(name: str, alpha: float) -> None:
     """|Tx - Ty|^2 + (1 - a)/a |(id - T)x - (id - T)y|^2 <= |x - y|^2 on random pairs, near and far."""
-    step = EulerStep(3, 9, 3, 2, activation).double().requires_grad_(False)  # type: ignore[arg-type]
+    activation = HuberField(9, 4) if name == "field" else ACTIVATIONS[name](9)  # type: ignore[index]
+    step = EulerStep(3, 9, 3, 2, activation).double().requires_grad_(False)
     step.step.fill_(1.0)
     step.step.fill_(alpha / certify_layer(step, "").alpha)
     a = certify_layer(step, "").alpha
     assert a == pytest.approx(alpha)
-    sigma = torch.tensor([0.1], dtype=torch.float64)
+    parameter = parameter_for(name, 0.1, 3, 5)
     for size in (0.001, 0.1, 1.0, 10.0):
         for _ in range(10):
             x = torch.randn(1, 3, 6, 10, dtype=torch.float64)
             y = x + size * torch.randn_like(x)
-            tx, ty = step(x, sigma), step(y, sigma)
+            tx, ty = step(x, parameter), step(y, parameter)
             left = (tx - ty).square().sum() + (1 - a) / a * ((x - tx) - (y - ty)).square().sum()
             assert float(left) <= float((x - y).square().sum()) * (1 + 1e-12)
 
@@ -64,7 +77,7 @@ def test_step_is_averaged_with_its_certified_constant(activation: str, alpha: fl
 def test_complete_frame_is_tight(scale: int) -> None:
     """All rows but the constant of the first colour: AᵀA = k² id on signals without a mean."""
     filters = 3 * (3 * scale) ** 2
-    step = EulerStep(3, filters, 3, scale, "huber").double().requires_grad_(False)
+    step = EulerStep(3, filters, 3, scale, ACTIVATIONS["huber"](filters)).double().requires_grad_(False)
     step.weight.copy_(dct_colour_frame(3, scale, 3, filters) / 3)
     x = torch.zeros(1, 3, 12 * scale, 12 * scale, dtype=torch.float64)
     x[:, :, 4 * scale : 8 * scale, 4 * scale : 8 * scale] = torch.randn(3, 4 * scale, 4 * scale)
