@@ -59,7 +59,7 @@ class TrainingConfig:
     final_rate: float = 0.02
     """Learning rate at the end, as a fraction of `learning_rate`."""
     warm_up: int = 200
-    """Steps over which the learning rate rises linearly at the start, ≥ 1."""
+    """Steps over which the learning rate rises linearly at the start, ≥ 1; at most a tenth of `steps`."""
     clip: float = 1.0
     """Largest norm of the gradient, relative to a running mean of its norm times 4; 0 switches it off."""
     seed: int = 0
@@ -254,7 +254,8 @@ class Trainer:
     def _learning_rate(self) -> float:
         c = self.config
         cosine = (1 + math.cos(math.pi * self.progress)) / 2
-        warm_up = min(1.0, (self.step + 1) / c.warm_up)
+        ramp = min(c.warm_up, max(1, c.steps // 10)) if c.steps else c.warm_up
+        warm_up = min(1.0, (self.step + 1) / ramp)
         return c.learning_rate * warm_up * (c.final_rate + (1 - c.final_rate) * cosine)
 
     def _train_step(self, rate: float) -> float:
