@@ -177,9 +177,7 @@ def certify(network: nn.Module, *, grid: int = 64, lower: bool = False) -> Certi
         `averaged` is true only if the network is a composition of Euler steps between isometries and
         every step has 0 ≤ τ‖A‖²/2 < 1; `alpha` is the constant of the composition, the largest if there are two.
     """
-    if isinstance(network, Tiled):
-        return certify(network.denoiser, grid=grid, lower=lower)
-    if isinstance(network, SelfReferenced):
+    if isinstance(network, Tiled | SelfReferenced):
         return certify(network.denoiser, grid=grid, lower=lower)
     if isinstance(network, Ensemble):
         members = {id(getattr(member, "network", member)): member for member in network.denoisers}.values()

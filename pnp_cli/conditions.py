@@ -164,9 +164,10 @@ class RunningChecks:
                 f"not by q = {self.contraction:.6f}; the certificate or the code is wrong"
             )
 
-    def rounding(self, x: Tensor) -> float:
+    @classmethod
+    def rounding(cls, x: Tensor) -> float:
         """Error that floating-point arithmetic may make in one evaluation of T near x."""
-        return self.ROUNDING * torch.finfo(x.dtype).eps * float(x.norm())
+        return cls.ROUNDING * torch.finfo(x.dtype).eps * float(x.norm())
 
     def error_bound(self, difference: float, x: Tensor) -> float | None:
         """Bound of ‖x − x*‖ from the last ‖d_k‖ for a contraction: (q‖d_k‖ + rounding)/(1 − q).

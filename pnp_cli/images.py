@@ -211,7 +211,7 @@ def _metadata_of(picture: Any) -> tuple[Metadata, int]:
     profile = picture.info.get("icc_profile") or b""
     if picture.mode not in ("1", "L", "LA", "RGB", "RGBA", "P", "PA", "I;16", "La", "RGBa"):
         profile = b""  # it describes the colour space that the pixels are converted from
-    return meta.of_exif(exif, profile, meta.tiff_dpi(exif) if tiff else picture.info.get("dpi"), tiff=tiff)
+    return meta.split(exif, profile, meta.tiff_dpi(exif) if tiff else picture.info.get("dpi"), tiff=tiff)
 
 
 def _upright(image: Image, orientation: int, turned: bool = False) -> Image:
@@ -263,7 +263,7 @@ def _read_deep_tiff(data: bytes, name: str, max_pixels: int) -> Image | None:
         profile = page.tags.get("InterColorProfile")
     image = _from_array(array, name)
     exif = meta.load_exif(data)
-    kept, orientation = meta.of_exif(exif, profile.value if profile else b"", meta.tiff_dpi(exif), tiff=True)
+    kept, orientation = meta.split(exif, profile.value if profile else b"", meta.tiff_dpi(exif), tiff=True)
     return _upright(replace(image, metadata=kept), orientation)
 
 

@@ -69,7 +69,7 @@ def exif_of(picture: Pillow) -> Exif:
         return Exif()
 
 
-def of_exif(exif: Exif, icc_profile: bytes, dpi: tuple[float, float] | None, *, tiff: bool) -> tuple[Metadata, int]:
+def split(exif: Exif, icc_profile: bytes, dpi: tuple[float, float] | None, *, tiff: bool) -> tuple[Metadata, int]:
     """Metadata to keep and the orientation (1 to 8), which is taken out. A TIFF's layout is left out."""
     orientation = exif.pop(ORIENTATION, 1)
     for tag in list(exif):

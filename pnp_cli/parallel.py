@@ -24,11 +24,6 @@ class Workers:
     count: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
-        return self.rank == 0
-
     def part(self, batch: Tensor) -> Tensor:
         """This worker's share of a batch (count·B, …): B entries."""
         size = len(batch) // self.count

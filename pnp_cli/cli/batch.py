@@ -17,7 +17,7 @@ from ..files import write_bytes
 from ..images import FLOAT_FORMATS, FORMATS, Image, encode_image, format_of, natural_suffix, read_image, require_format
 from .console import emit, file_progress, say
 from .manifest import Manifest
-from .paths import DEPTHS, FileOptions, Source, drop_outputs, exists, find_sources, find_targets
+from .paths import DEPTHS, FileOptions, Job, Source, exists, find_jobs, find_sources
 
 
 @dataclass(frozen=True)
@@ -68,21 +68,19 @@ def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
     """
     sources = find_sources(inputs, options.recursive)
     options.check(sources)
-    sources = drop_outputs(sources, options)
-    targets = find_targets(sources, options)
-    tally = Tally(len(sources))
-    with _manifest(options) as manifest, file_progress(len(sources), options.quiet) as advance:
+    jobs = find_jobs(sources, options)
+    tally = Tally(len(jobs))
+    with _manifest(options) as manifest, file_progress(len(jobs), options.quiet) as advance:
         book = _Book(options, tally, manifest, advance)
-        pending = [(source, target) for source, target in zip(sources, targets, strict=True)]
         try:
             if options.scheduler:
-                _run_cluster(pending, options, work, book)
+                _run_cluster(jobs, options, work, book)
             else:
-                for source, target in pending:
-                    if book.enter(source, attempt(lambda s=source, t=target: _local(s, t, options, work))):  # type: ignore[misc]
+                for job in jobs:
+                    if book.enter(job[0], attempt(_local, job, options, work)):
                         break
         finally:
-            if len(sources) > 1:
+            if len(jobs) > 1:
                 say(str(tally), options.quiet)
     return max(tally.codes, default=0)
 
@@ -101,10 +99,19 @@ def _manifest(options: FileOptions) -> Iterator[Manifest]:
 
 @dataclass(frozen=True)
 class Finished:
-    """How one file ended: facts for JSON and the manifest, an exit code, and the error if there was one."""
+    """How one file ended, or a part of the work on it.
 
-    facts: dict[str, Any]
+    Attributes
+    ----------
+    facts : for JSON and the manifest.
+    code : exit code.
+    data : the bytes that came out: of the output, or, where a cluster is yet to work on it, of the input.
+    error : what went wrong, in one sentence; `traceback` if it is a bug.
+    """
+
+    facts: dict[str, Any] = field(default_factory=dict)
     code: int = 0
+    data: bytes | None = None
     error: str | None = None
     traceback: str | None = None
 
@@ -140,46 +147,46 @@ class _Book:
         return self.options.fail_fast and not ok
 
 
-def attempt(job: Callable[[], Finished]) -> Finished:
-    """Run the work on one file; what goes wrong with it on purpose becomes its end."""
+def attempt(do: Callable[..., Finished], *arguments: Any) -> Finished:
+    """Call a part of the work on one file; what it raises becomes the end of that file."""
     start = time.perf_counter()
     try:
-        end = job()
+        end = do(*arguments)
     except PnpError as error:
-        return Finished({}, exit_code(error), str(error))
+        return Finished(code=exit_code(error), error=str(error))
     except Exception as error:
         if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
-            return Finished({}, 1, "not enough memory for this image; use a smaller --tile, or restore a part of it")
+            reason = "not enough memory for this image; use a smaller --tile, or restore a part of it"
+            return Finished(code=1, error=reason)
         # A bug, but the other files need not suffer.
         detail = f"{type(error).__name__}: {error}".splitlines()[0]
-        return Finished({}, 1, f"an unexpected error, please report it ({detail})", traceback.format_exc())
+        reason = f"an unexpected error, please report it ({detail})"
+        return Finished(code=1, error=reason, traceback=traceback.format_exc())
     return replace(end, facts={"seconds": round(time.perf_counter() - start, 3)} | end.facts)
 
 
-def _local(source: Source, target: Path | None, options: FileOptions, work: Work) -> Finished:
+def _local(job: Job, options: FileOptions, work: Work) -> Finished:
     """One input from file to file, here."""
-    skipped = _skip(source, target, options)
-    if skipped:
-        return skipped
-    data, end = restore_bytes(source.read_bytes(), source.name, target, options, work)
-    _deliver(data, target, options)
-    return end
+    source, target = job
+    read = _read(job, options)
+    if read.data is None:
+        return read
+    return _deliver(restore_bytes(read.data, source.name, target, options, work), target, options)
 
 
-def _skip(source: Source, target: Path | None, options: FileOptions) -> Finished | None:
-    """The end of a file whose output exists already, unless it is to be overwritten."""
-    if target is None or source.problem or options.on_exists == "overwrite" or not exists(target):
-        return None
-    if options.on_exists == "error":
-        raise InputError(f"{target}: exists already; choose another -o, or --on-exists skip or overwrite")
-    say(f"{source.name}: skipped, {target} exists", options.quiet)
-    return Finished({"output": str(target), "skipped": True})
+def _read(job: Job, options: FileOptions) -> Finished:
+    """The bytes of an input, or its end if its output exists and is not to be overwritten."""
+    source, target = job
+    if target is not None and options.on_exists != "overwrite" and exists(target):
+        if options.on_exists == "error":
+            raise InputError(f"{target}: exists already; choose another -o, or --on-exists skip or overwrite")
+        say(f"{source.name}: skipped, {target} exists", options.quiet)
+        return Finished({"output": str(target), "skipped": True})
+    return Finished(data=source.read_bytes())
 
 
-def restore_bytes(
-    content: bytes, name: str, target: Path | None, options: FileOptions, work: Work
-) -> tuple[bytes | None, Finished]:
-    """From the bytes of an input file to those of its output (None if there is none), touching no file."""
+def restore_bytes(content: bytes, name: str, target: Path | None, options: FileOptions, work: Work) -> Finished:
+    """From the bytes of an input file to those of its output, touching no file."""
     image = read_image(content, name, options.max_pixels).for_output(DEPTHS[options.bit_depth], options.strip)
     if options.file_format or target is None:
         suffix = (options.file_format or natural_suffix(image)).lower().removeprefix(".")
@@ -193,50 +200,45 @@ def restore_bytes(
     outcome = work(image, name)
     facts: dict[str, Any] = {"input_sha256": hashlib.sha256(content).hexdigest(), "notes": list(image.notes)}
     if outcome.image is None:
-        return None, Finished(facts | {"output": None} | outcome.fields, outcome.code)
+        return Finished(facts | {"output": None} | outcome.fields, outcome.code)
     result = outcome.image
     if outcome.unclipped and file_format in FLOAT_FORMATS and options.bit_depth == "keep":
         result = replace(result, depth="float32")
     data = encode_image(result, file_format, goal, options.quality)
     facts |= {"output": str(target) if target else None, "output_sha256": hashlib.sha256(data).hexdigest()}
-    return data, Finished(facts | outcome.fields, outcome.code)
+    return Finished(facts | outcome.fields, outcome.code, data)
 
 
-def _deliver(data: bytes | None, target: Path | None, options: FileOptions) -> None:
+def _deliver(end: Finished, target: Path | None, options: FileOptions) -> Finished:
     """Write the bytes of an output, if there is one."""
-    if data is None:
-        return
+    if end.data is None:
+        return end
     if target is None:
-        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.write(end.data)
         sys.stdout.buffer.flush()
     else:
-        write_bytes(target, data, overwrite=options.on_exists == "overwrite")
+        write_bytes(target, end.data, overwrite=options.on_exists == "overwrite")
         say(f"wrote {target}", options.quiet)
+    return end
 
 
-def _run_cluster(pending: Sequence[tuple[Source, Path | None]], options: FileOptions, work: Work, book: _Book) -> None:
+def _run_cluster(jobs: Sequence[Job], options: FileOptions, work: Work, book: _Book) -> None:
     """The same on the workers of a Dask cluster: files are read and written here, restored there."""
     from .cluster import Cluster
 
     assert options.scheduler is not None
     with Cluster(options.scheduler, work, options) as cluster:
-        places = dict(pending)
 
-        def jobs() -> Iterator[tuple[Source, Path | None, bytes]]:
-            for source, target in pending:
-                end = attempt(lambda s=source, t=target: _skip(s, t, options) or Finished({"content": s.read_bytes()}))  # type: ignore[misc]
-                if "content" in end.facts:
-                    yield source, target, end.facts["content"]
-                elif book.enter(source, end):
+        def readable() -> Iterator[tuple[Job, bytes]]:
+            for job in jobs:
+                read = attempt(_read, job, options)
+                if read.data is not None:
+                    yield job, read.data
+                elif book.enter(job[0], read):
                     return
 
-        for source, data, end, messages in cluster.run(jobs()):
+        for (source, target), end, messages in cluster.run(readable()):
             for line in messages:
                 say(line)
-
-            def deliver(data: bytes | None = data, end: Finished = end, source: Source = source) -> Finished:
-                _deliver(data, places[source], options)
-                return end
-
-            if book.enter(source, end if end.error else attempt(deliver)):
+            if book.enter(source, end if end.error else attempt(_deliver, end, target, options)):
                 return

@@ -14,6 +14,7 @@ from .paths import FileOptions
 
 
 def blur(
+    context: typer.Context,
     inputs: o.Inputs,
     output: o.Output = None,
     motion: o.Motion = None,
@@ -59,7 +60,6 @@ def blur(
     from ..tensors import from_tensor, to_tensor
 
     place = o.read_device(device, scheduler)
-
     blur_for = BlurCache(psf, place)
 
     def work(image: Image, name: str) -> Outcome:
@@ -69,23 +69,4 @@ def blur(
         fields = {"kernel": description, "noise": level, "seed": seed}
         return Outcome(result.with_pixels(pixels), fields, unclipped=True)
 
-    files = FileOptions(
-        "blur",
-        "blurred",
-        output,
-        file_format=file_format,
-        bit_depth=bit_depth,
-        quality=quality,
-        strip=strip,
-        max_pixels=max_pixels,
-        recursive=recursive,
-        on_exists=on_exists,
-        fail_fast=fail_fast,
-        json=json,
-        manifest=manifest,
-        scheduler=scheduler,
-        quiet=quiet,
-        verbose=verbose,
-        protected=(kernel,),
-    )
-    raise typer.Exit(run_batch(inputs, files, work))
+    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "blurred", kernel), work))

@@ -15,7 +15,7 @@ from .console import collected
 
 if TYPE_CHECKING:
     from .batch import Finished, Work
-    from .paths import FileOptions, Source
+    from .paths import FileOptions, Job
 
 ATTEMPTS = 3
 """How often a file is tried, if its worker is lost each time."""
@@ -23,22 +23,16 @@ ATTEMPTS = 3
 PER_THREAD = 2
 """Files in flight for every thread of the cluster, so that workers need not wait for the next one."""
 
-Result = tuple["bytes | None", "Finished", "list[str]"]
 
-
-def restore_remotely(work: Work, content: bytes, name: str, target: Path | None, options: FileOptions) -> Result:
-    """Runs on a worker: the output of one file, how it ended, and what it said."""
+def restore_remotely(
+    work: Work, content: bytes, name: str, target: Path | None, options: FileOptions
+) -> tuple[Finished, list[str]]:
+    """Runs on a worker: how one file ended, and what was said about it."""
     from .batch import attempt, restore_bytes
 
-    out: list[bytes | None] = [None]
-
-    def job() -> Finished:
-        out[0], end = restore_bytes(content, name, target, options, work)
-        return end
-
     with collected() as said:
-        end = attempt(job)
-    return out[0], end, said
+        end = attempt(restore_bytes, content, name, target, options, work)
+    return end, said
 
 
 class Cluster:
@@ -72,16 +66,15 @@ class Cluster:
     def __exit__(self, *error: object) -> None:
         self.client.close()
 
-    def run(
-        self, jobs: Iterator[tuple[Source, Path | None, bytes]]
-    ) -> Iterator[tuple[Source, bytes | None, Finished, list[str]]]:
+    def run(self, jobs: Iterator[tuple[Job, bytes]]) -> Iterator[tuple[Job, Finished, list[str]]]:
         """Results in the order they come; only a window of the inputs is in memory at a time."""
         from distributed import as_completed
 
-        flying: dict[Any, tuple[Source, Path | None, bytes, int]] = {}
+        flying: dict[Any, tuple[Job, bytes, int]] = {}
         queue = as_completed(with_results=False, loop=self.client.loop)
 
-        def launch(source: Source, target: Path | None, content: bytes, attempt: int) -> None:
+        def launch(job: Job, content: bytes, attempt: int) -> None:
+            source, target = job
             try:
                 if self._shared is None or self._shared.status != "finished":
                     self._shared = self.client.scatter(self.work, broadcast=True, hash=False)
@@ -91,27 +84,26 @@ class Cluster:
                 )
             except (OSError, TimeoutError) as error:
                 raise InputError(f"the cluster is gone ({type(error).__name__}); start it again and resume") from error
-            flying[future] = (source, target, content, attempt)
+            flying[future] = (job, content, attempt)
             queue.add(future)
 
         def refill() -> None:
             while len(flying) < self.window:
-                job = next(jobs, None)
-                if job is None:
+                following = next(jobs, None)
+                if following is None:
                     return
-                launch(*job, 1)
+                launch(*following, 1)
 
         refill()
         while flying:
             future = next(queue)
-            source, target, content, attempt = flying.pop(future)
+            job, content, attempt = flying.pop(future)
             if future.status == "finished":
-                data, end, messages = future.result()
-                yield source, data, end, messages
+                yield job, *future.result()
             elif attempt < ATTEMPTS and _is_lost(future):
-                launch(source, target, content, attempt + 1)
+                launch(job, content, attempt + 1)
             else:
-                yield source, None, _failure(future), []
+                yield job, _failure(future), []
             refill()
 
 
@@ -126,5 +118,7 @@ def _failure(future: Any) -> Finished:
     from .batch import Finished
 
     if _is_lost(future):
-        return Finished({}, 1, f"its worker was lost {ATTEMPTS} times; try a smaller --tile or fewer threads")
-    return Finished({}, 1, f"the worker cannot do it ({type(future.exception()).__name__}: {future.exception()})")
+        reason = f"its worker was lost {ATTEMPTS} times; try a smaller --tile or fewer threads"
+    else:
+        reason = f"the worker cannot do it ({type(future.exception()).__name__}: {future.exception()})"
+    return Finished(code=1, error=reason)

@@ -16,6 +16,7 @@ from .paths import FileOptions
 
 
 def deblur(
+    context: typer.Context,
     inputs: o.Inputs,
     output: o.Output = None,
     motion: o.Motion = None,
@@ -145,7 +146,6 @@ def deblur(
     place = o.read_device(device, scheduler)
     shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
-
     blur_for = BlurCache(psf, place)
 
     def work(image: Image, name: str) -> Outcome:
@@ -200,26 +200,7 @@ def deblur(
         bad = bool(solution.violations) or (strict and not solution.converged)
         return Outcome(result, fields, 3 if bad else 0)
 
-    files = FileOptions(
-        "deblur",
-        "deblurred",
-        output,
-        file_format=file_format,
-        bit_depth=bit_depth,
-        quality=quality,
-        strip=strip,
-        max_pixels=max_pixels,
-        recursive=recursive,
-        on_exists=on_exists,
-        fail_fast=fail_fast,
-        json=json,
-        manifest=manifest,
-        scheduler=scheduler,
-        quiet=quiet,
-        verbose=verbose,
-        protected=(reference, kernel),
-    )
-    raise typer.Exit(run_batch(inputs, files, work))
+    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "deblurred", reference, kernel), work))
 
 
 def _shape(image: Image) -> str:

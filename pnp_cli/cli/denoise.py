@@ -16,6 +16,7 @@ from .paths import FileOptions
 
 
 def denoise(
+    context: typer.Context,
     inputs: o.Inputs,
     output: o.Output = None,
     sigma: o.Sigma = "auto",
@@ -108,7 +109,7 @@ def denoise(
         if repeat > 1:
             for record in solution.records:
                 say(f"  application {record.iteration:3d}: residual {record.residual:.6g}", quiet)
-            slack = RunningChecks(0.5).rounding(solution.value)
+            slack = RunningChecks.rounding(solution.value)
             steady = all(b.residual <= a.residual + slack for a, b in pairwise(solution.records))
             say("  the residuals are nonincreasing" if steady else "  the residuals are NOT nonincreasing", quiet)
         for violation in solution.violations:
@@ -129,23 +130,4 @@ def denoise(
         }
         return Outcome(from_tensor(solution.value, image), fields, 3 if solution.violations else 0)
 
-    files = FileOptions(
-        "denoise",
-        "denoised",
-        output,
-        file_format=file_format,
-        bit_depth=bit_depth,
-        quality=quality,
-        strip=strip,
-        max_pixels=max_pixels,
-        recursive=recursive,
-        on_exists=on_exists,
-        fail_fast=fail_fast,
-        json=json,
-        manifest=manifest,
-        scheduler=scheduler,
-        quiet=quiet,
-        verbose=verbose,
-        protected=(),
-    )
-    raise typer.Exit(run_batch(inputs, files, work))
+    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "denoised"), work))

@@ -15,6 +15,7 @@ from .paths import FileOptions
 
 
 def ista(
+    context: typer.Context,
     inputs: o.Inputs,
     output: o.Output = None,
     motion: o.Motion = None,
@@ -88,7 +89,6 @@ def ista(
 
     transform = make_transform(basis)
     place = o.read_device(device, scheduler)
-
     blur_for = BlurCache(psf, place, torch.float64)
 
     def work(image: Image, name: str) -> Outcome:
@@ -146,23 +146,4 @@ def ista(
             say(f"{name}: not converged, as --strict asks for; raise --max-iter or --tol")
         return Outcome(from_tensor(solution.value, image), fields, code)
 
-    files = FileOptions(
-        "ista",
-        "ista",
-        output,
-        file_format=file_format,
-        bit_depth=bit_depth,
-        quality=quality,
-        strip=strip,
-        max_pixels=max_pixels,
-        recursive=recursive,
-        on_exists=on_exists,
-        fail_fast=fail_fast,
-        json=json,
-        manifest=manifest,
-        scheduler=scheduler,
-        quiet=quiet,
-        verbose=verbose,
-        protected=(kernel,),
-    )
-    raise typer.Exit(run_batch(inputs, files, work))
+    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "ista", kernel), work))

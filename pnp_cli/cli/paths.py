@@ -7,8 +7,10 @@ import os
 import string
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+
+import typer
 
 from ..errors import InputError, UsageError
 from ..files import read_bytes
@@ -84,6 +86,15 @@ class FileOptions:
     verbose: bool = False
     protected: tuple[Path | None, ...] = ()
     """Files besides the inputs that an output must not replace."""
+
+    @classmethod
+    def of(cls, context: typer.Context, suffix: str, *protected: Path | None) -> FileOptions:
+        """The file options among the parameters of a running command, which bear the names of the fields."""
+        names = {field.name for field in fields(cls)}
+        given = {name: value for name, value in context.params.items() if name in names}
+        if given["manifest"] is not None:
+            given["manifest"] = Path(given["manifest"])  # the context holds it as it was typed
+        return cls(context.info_name or "", suffix, protected=protected, **given)
 
     def check(self, sources: Sequence[Source]) -> None:
         """Raise `UsageError` for combinations that make no sense."""
@@ -199,51 +210,33 @@ def _default_suffix(source: Source) -> str:
     return own if FORMATS.get(own) in FLOAT_FORMATS else ".png"
 
 
-def is_many(sources: Sequence[Source]) -> bool:
-    """Whether outputs must be named for more than one input."""
-    return len(sources) > 1 or any(s.root for s in sources)
+Job = tuple[Source, Path | None]
+"""An input and its output; None is standard output, or that there is nothing to read."""
 
 
-def drop_outputs(sources: Sequence[Source], options: FileOptions) -> list[Source]:
-    """The inputs without those that an earlier run of the same command wrote into the folders it reads."""
-    many = is_many(sources)
-    found = [source for source in sources if source.root is not None and not source.problem]
-    outputs = {os.path.abspath(target): source for source in found if (target := target_of(source, options, many))}
-    inside = options.output if options.output and "{" not in options.output and _is_folder(options.output) else None
+def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
+    """Every input with its output, checked against each other before any work.
 
-    def written(source: Source) -> bool:
-        if source.root is None or source.path is None:
-            return False
-        place = Path(os.path.abspath(source.path))
-        if inside and Path(os.path.abspath(inside)) in place.parents:
-            return Path(os.path.abspath(inside)) != Path(os.path.abspath(source.root))
-        return outputs.get(str(place), source) is not source
-
-    return [source for source in sources if not written(source)]
-
-
-def find_targets(sources: Sequence[Source], options: FileOptions) -> list[Path | None]:
-    """The output of every input, checked against each other and against the inputs before any work.
+    What an earlier run of the same command wrote into the folders that it reads is left out.
 
     Raises
     ------
     UsageError
         If two outputs are one file, or an output would replace an input.
     """
-    many = is_many(sources)
-    kept = {path.resolve() for path in (*(s.path for s in sources), *options.protected) if path and exists(path)}
-    targets: list[Path | None] = []
-    claimed: dict[Path, str] = {}
+    many = len(sources) > 1 or any(s.root for s in sources)
+    jobs = [(source, None if source.problem else target_of(source, options, many)) for source in sources]
+    jobs = _without_outputs(jobs, options)
+    kept = {p.resolve() for p in (*(s.path for s, _ in jobs), *options.protected) if p and exists(p)}
+    claimed: dict[str, str] = {}
     if options.manifest:
-        claimed[Path(os.path.abspath(options.manifest))] = "the manifest"
+        claimed[os.path.abspath(options.manifest)] = "the manifest"
         if options.manifest.resolve() in kept:
             raise UsageError(f"{options.manifest}: the manifest would replace an input; choose another --manifest")
-    for source in sources:
-        target = None if source.problem else target_of(source, options, many)
-        targets.append(target)
+    for source, target in jobs:
         if target is None:
             continue
-        place = Path(os.path.abspath(target))
+        place = os.path.abspath(target)
         if place in claimed:
             raise UsageError(
                 f"{source.name} and {claimed[place]} would both be written to {target}; give -o a template such as "
@@ -252,4 +245,20 @@ def find_targets(sources: Sequence[Source], options: FileOptions) -> list[Path |
         claimed[place] = source.name
         if exists(target) and target.resolve() in kept and options.on_exists != "skip":
             raise UsageError(f"{source.name}: the output {target} would replace an input; choose another -o")
-    return targets
+    return jobs
+
+
+def _without_outputs(jobs: Sequence[Job], options: FileOptions) -> list[Job]:
+    """The jobs whose input was found in a folder and is neither another's output nor in the output folder."""
+    makers = {os.path.abspath(target): source for source, target in jobs if source.root and target}
+    output = Path(os.path.abspath(options.output)) if options.output and _is_folder(options.output) else None
+
+    def written(source: Source) -> bool:
+        if source.root is None or source.path is None or source.problem:
+            return False
+        place = Path(os.path.abspath(source.path))
+        if output in place.parents:
+            return output != Path(os.path.abspath(source.root))
+        return makers.get(str(place), source) is not source
+
+    return [(source, target) for source, target in jobs if not written(source)]
