@@ -1,6 +1,7 @@
 """Peak memory and time of a command over the size of the image, each in a process of its own.
 
     python -m benchmarks.memory --megapixels 1 4 16 100
+    python -m benchmarks.memory --command "deblur --motion 15 30"
 
 The image is grey noise on a ramp in 8 bits, three channels, in a TIFF; memory is the largest resident set of the
 process, all of Python and PyTorch included.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -41,10 +43,11 @@ def make_image(path: Path, megapixels: float) -> tuple[int, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megapixels", nargs="+", type=float, default=[1, 4, 16])
-    parser.add_argument("--command", nargs="+", default=["denoise", "--sigma", "25"], help="command and its options")
+    parser.add_argument("--command", default="denoise --sigma 25", help="command and its options, quoted as one")
     arguments = parser.parse_args()
+    command, *options = shlex.split(arguments.command)
 
-    print(f"pnp {' '.join(arguments.command)}; {describe_machine(torch.device('cpu'))}\n")
+    print(f"pnp {arguments.command}; {describe_machine(torch.device('cpu'))}\n")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for megapixels in arguments.megapixels:
@@ -54,7 +57,6 @@ def main() -> None:
             size = subprocess.run([sys.executable, "-c", maker], check=True, capture_output=True, text=True).stdout
             height, width = map(int, size.split())
             start = time.perf_counter()
-            command, *options = arguments.command
             line = [command, str(source), "-o", str(target), "-q", "--on-exists", "overwrite", *options]
             process = subprocess.Popen([sys.executable, "-m", "pnp_cli", *line, "--max-pixels", "1000000000"])
             _, status, usage = os.wait4(process.pid, 0)
