@@ -11,14 +11,29 @@ import torch
 from torch import Tensor
 
 from pnp_cli import read_image, to_tensor
+from pnp_cli.data import to_grey
 from pnp_cli.devices import describe_device
 from pnp_cli.images import list_images
+from pnp_cli.kernels import Kernel, from_file
 
 
-def load_images(folder: Path, limit: int | None, step: int = 1) -> list[Tensor]:
-    """Colour images (1, 3, H, W) of a folder by name: every `step`-th, the first `limit` of them."""
-    paths = list_images(folder)[::step][:limit]
-    return [to_tensor(read_image(path)).expand(-1, 3, -1, -1) for path in paths]
+def load_images(
+    folder: Path, limit: int | None, step: int = 1, *, grey: bool = False, names: Sequence[str] | None = None
+) -> list[Tensor]:
+    """Images (1, C, H, W) of a folder by name, in colour or in grey: every `step`-th, the first `limit` of them.
+
+    `names` picks images by their names without suffix.
+    """
+    paths = [path for path in list_images(folder) if not names or path.stem in names][::step][:limit]
+    images = [to_tensor(read_image(path)) for path in paths]
+    if grey:
+        return [x if x.shape[1] == 1 else to_grey((255 * x[0]).round().byte())[None].float() / 255 for x in images]
+    return [x.expand(-1, 3, -1, -1) for x in images]
+
+
+def load_kernels(folder: Path) -> list[Kernel]:
+    """Measured kernels (.npy, .mat, .png) of a folder by name."""
+    return [from_file(p)[0] for p in sorted(folder.iterdir()) if p.suffix in (".npy", ".mat", ".png")]
 
 
 def describe_machine(device: torch.device) -> str:

@@ -1,17 +1,21 @@
-"""Restoration of periodically blurred images: mean PSNR, iterations and seconds of every method.
+"""Restoration of blurred images: mean PSNR, SSIM, iterations and seconds of every method.
 
-    python -m benchmarks.deblurring CBSD68 KERNELS --limit 10 --sigma 2.55 7.65
+    python -m benchmarks.deblurring CBSD68 KERNELS --limit 10 --sigma 2.55 7.65 --boundary periodic free
+    python -m benchmarks.deblurring SET12 KERNELS --grey --names 01 02 05
 
-KERNELS is a folder of .npy, .mat or .png kernels. Noise is Gaussian, not clipped; every method knows its
-level (0-255 scale), except "wiener", scikit-image's unsupervised_wiener, which estimates it; "ista" is
-`pnp ista --fista`, "deblur" is `pnp deblur`, "deblur huber" the same with the plain denoiser, "least-squares" is
-`pnp deblur --data-term least-squares`.
+KERNELS is a folder of .npy, .mat or .png kernels. With --boundary periodic the images are blurred and restored
+periodically; with free they are the scene, of which a frame is observed. Noise is Gaussian, not clipped. "deblur" is
+`pnp deblur` with nothing set, the noise level estimated; "deblur huber" the same with the plain denoiser; "ista" is
+`pnp ista` with nothing set. The others are given what they need: "wiener" is scikit-image's unsupervised_wiener,
+"lucy" its richardson_lucy (both know periodic or zero boundaries only), "tv" is total variation with the weight that
+was best on validation images; "least-squares" is `pnp deblur --data-term least-squares`.
 PSNR has peak 1.0 over the full frame, SSIM as in `pnp psnr`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from skimage.restoration import unsupervised_wiener
+from skimage.restoration import richardson_lucy, unsupervised_wiener
 from torch import Tensor
 
 from pnp_cli import (
@@ -27,60 +31,84 @@ from pnp_cli import (
     LeastSquares,
     Settings,
     SparseProblem,
+    estimate_noise_under_blur,
     ista,
-    kernels,
     make_transform,
     plan_deblurring,
     psnr,
     ssim,
     weights,
 )
+from pnp_cli.boundaries import BOUNDARIES
 from pnp_cli.devices import choose_device
 from pnp_cli.sparse import rule_gamma
 
-from .common import describe_machine, load_images, print_table
+from .common import describe_machine, load_images, load_kernels, print_table
+from .total_variation import rule_weight, total_variation
 
 
 @dataclass(frozen=True)
 class Restored:
-    """An image (1, C, H, W) and how many iterations it took, 0 for a direct method."""
+    """A scene (1, C, H, W) and how many iterations it took, 0 for a direct method."""
 
     image: Tensor
     iterations: int = 0
     converged: bool = True
 
 
-METHODS = ["blurred", "wiener", "ista", "least-squares", "deblur huber", "deblur"]
+METHODS = ["blurred", "wiener", "lucy", "tv", "ista", "least-squares", "deblur huber", "deblur"]
 Method = Callable[[Tensor, Blur, np.ndarray, float], Restored]
 
 
 def blurred(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
     """The input itself."""
-    return Restored(y)
+    return Restored(blur.boundary.extrapolate(y))
 
 
 def wiener(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
     """scikit-image's unsupervised Wiener-Hunt deconvolution, channel by channel."""
-    planes = []
-    for plane in y[0].cpu().numpy().astype(np.float64):
+
+    def plane(values: np.ndarray) -> np.ndarray:
         np.random.seed(0)  # noqa: NPY002 - some versions draw from the global generator
-        planes.append(unsupervised_wiener(plane, kernel, clip=False, rng=0)[0])
-    return Restored(torch.from_numpy(np.stack(planes)).float()[None])
+        return np.asarray(unsupervised_wiener(values, kernel, clip=False, rng=0)[0])
+
+    return by_plane(y, blur, plane)
+
+
+def lucy(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
+    """scikit-image's Richardson-Lucy deconvolution, channel by channel, 30 iterations."""
+    steps = 30
+    result = by_plane(y.clamp(min=0), blur, lambda values: richardson_lucy(values, kernel, num_iter=steps, clip=False))
+    return Restored(result.image, steps)
+
+
+def by_plane(y: Tensor, blur: Blur, restore: Callable[[np.ndarray], np.ndarray]) -> Restored:
+    """A method for single planes (H, W), which knows nothing beyond the frame."""
+    planes = [restore(plane) for plane in y[0].cpu().numpy().astype(np.float64)]
+    return Restored(blur.boundary.extrapolate(torch.from_numpy(np.stack(planes)).float()[None]))
+
+
+def tv(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
+    """Total variation."""
+    start = blur.boundary.extrapolate(y)
+    return Restored(total_variation(LeastSquares(blur, y), start, rule_weight(noise)), 300)
 
 
 def sparse(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
-    """`pnp ista --fista` with its defaults."""
+    """`pnp ista` with its defaults."""
     problem = SparseProblem(LeastSquares(blur, y), make_transform("db4"), rule_gamma(noise))
     solution = ista(problem, y, accelerated=True)
     return Restored(solution.value, solution.records[-1].iteration, solution.converged)
 
 
 def plug_and_play(name: str, device: torch.device, **choices: object) -> Method:
-    """`pnp deblur` with its defaults and `choices`."""
-    loaded = weights.load(name, device)
+    """`pnp deblur` with its defaults and `choices`; the noise level is estimated."""
+    shelf = weights.Shelf(name, device)
 
     def restore(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
-        settings = Settings.for_noise(noise, loaded.network, **choices)  # type: ignore[arg-type]
+        loaded = shelf.get(y.shape[1])
+        estimate = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel)
+        settings = Settings.for_noise(estimate, loaded.rules, **choices)  # type: ignore[arg-type]
         plan = plan_deblurring(y, blur, loaded.network, loaded.certificate, settings)
         plan.guarantee.require()
         solution = plan.run()
@@ -96,7 +124,10 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("kernels", type=Path)
     parser.add_argument("--limit", type=int, default=10, help="the first so many images")
+    parser.add_argument("--names", nargs="+", help="only the images of these names, without suffix")
+    parser.add_argument("--grey", action="store_true", help="in grey")
     parser.add_argument("--sigma", nargs="+", type=float, default=[2.55, 7.65], help="noise, 0-255 scale")
+    parser.add_argument("--boundary", nargs="+", default=["periodic"], choices=["periodic", "free"])
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--weights", default="conditioned")
     parser.add_argument("--device", default="auto")
@@ -106,35 +137,36 @@ def main() -> None:
     available: dict[str, Method] = {
         "blurred": blurred,
         "wiener": wiener,
+        "lucy": lucy,
+        "tv": tv,
         "ista": sparse,
         "least-squares": plug_and_play(arguments.weights, device, data_term="least-squares"),
         "deblur": plug_and_play(arguments.weights, device),
         "deblur huber": plug_and_play("huber", device),
     }
     methods = {name: available[name] for name in arguments.methods}
-    images = load_images(arguments.images, arguments.limit)
-    files = sorted(p for p in arguments.kernels.iterdir() if p.suffix in (".npy", ".mat", ".png"))
-    print(f"{len(images)} images of {arguments.images.name} x {len(files)} kernels; {describe_machine(device)}\n")
+    images = load_images(arguments.images, arguments.limit, grey=arguments.grey, names=arguments.names)
+    psfs = load_kernels(arguments.kernels)
+    print(f"{len(images)} images of {arguments.images.name} x {len(psfs)} kernels; {describe_machine(device)}\n")
     rows = []
-    for sigma in arguments.sigma:
+    for boundary, sigma in itertools.product(arguments.boundary, arguments.sigma):
         for label, method in methods.items():
             scores, similarities, iterations, seconds, unfinished = [], [], [], [], 0
-            for j, file in enumerate(files):
-                kernel, _ = kernels.from_file(file)
+            for j, kernel in enumerate(psfs):
                 for i, clean in enumerate(images):
-                    blur = Blur(kernel, (clean.shape[2], clean.shape[3]), device=device)
-                    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(100 * i + j))
-                    y = blur.forward(clean.to(device)) + sigma / 255 * noise.to(device)
+                    truth, blur, y = problem(clean.to(device), kernel, boundary, sigma / 255, seed=100 * i + j)
                     start = time.perf_counter()
                     result = method(y, blur, kernel, sigma / 255)
                     seconds.append(time.perf_counter() - start)
-                    truth, image = (t[0].permute(1, 2, 0).cpu().numpy() for t in (clean, result.image))
-                    scores.append(psnr(truth, image))
-                    similarities.append(ssim(truth, image))
+                    restored = blur.boundary.frame_of(result.image)
+                    true, found = (t[0].permute(1, 2, 0).cpu().numpy() for t in (truth, restored))
+                    scores.append(psnr(true, found))
+                    similarities.append(ssim(true, found))
                     iterations.append(result.iterations)
                     unfinished += not result.converged
             rows.append(
                 [
+                    boundary,
                     f"{sigma:g}",
                     label,
                     f"{np.mean(scores):.2f}",
@@ -145,7 +177,22 @@ def main() -> None:
             )
             print(" ".join(rows[-1]), flush=True)
     print()
-    print_table(["σ", "method", "PSNR", "SSIM", "iterations", "seconds"], rows)
+    print_table(["boundary", "σ", "method", "PSNR", "SSIM", "iterations", "seconds"], rows)
+
+
+def problem(clean: Tensor, kernel: np.ndarray, boundary: str, noise: float, seed: int) -> tuple[Tensor, Blur, Tensor]:
+    """The true image in the frame, the blur, and the blurred and noisy frame.
+
+    The free boundary keeps the part of the periodic blur that depends on the image alone.
+    """
+    height, width = clean.shape[2:]
+    h, w = kernel.shape
+    seen = Blur(kernel, (height, width), device=clean.device).forward(clean)
+    if boundary == "free":
+        top, left = h - 1 - h // 2, w - 1 - w // 2
+        clean, seen = (t[:, :, top : top + height - h + 1, left : left + width - w + 1] for t in (clean, seen))
+    y = seen + noise * torch.randn(seen.shape, generator=torch.Generator().manual_seed(seed)).to(seen)
+    return clean, Blur(kernel, (y.shape[2], y.shape[3]), BOUNDARIES[boundary], device=clean.device), y
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
+from . import boundaries as boundaries
 from . import conditions as conditions
+from . import kernel_picture as kernel_picture
 from . import kernels as kernels
 from . import weights as weights
 from .certificate import Certificate as Certificate
@@ -10,7 +12,6 @@ from .errors import PnpError as PnpError
 from .errors import UsageError as UsageError
 from .errors import WeightsError as WeightsError
 from .fidelity import LeastSquares as LeastSquares
-from .fidelity import MoreauEnvelope as MoreauEnvelope
 from .images import Image as Image
 from .images import read_image as read_image
 from .images import write_image as write_image
@@ -18,10 +19,13 @@ from .metrics import psnr as psnr
 from .metrics import ssim as ssim
 from .noise import add_gaussian_noise as add_gaussian_noise
 from .noise import estimate_noise as estimate_noise
+from .noise import estimate_noise_under_blur as estimate_noise_under_blur
 from .operators import Blur as Blur
 from .plugandplay import Settings as Settings
 from .plugandplay import plan_deblurring as plan_deblurring
 from .presets import PRESETS as PRESETS
+from .proximal import MoreauEnvelope as MoreauEnvelope
+from .proximal import ProximalMap as ProximalMap
 from .solvers import fixed_point as fixed_point
 from .sparse import SparseProblem as SparseProblem
 from .sparse import ista as ista

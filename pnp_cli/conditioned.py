@@ -75,8 +75,8 @@ class Guide(nn.Module):
 
         Parameters
         ----------
-        reference : (B, C, H, W), H and W multiples of 8.
-        estimate : the plain network's result for it, same shape.
+        reference : (B, C, H, W), H and W multiples of 8; the estimate itself if it holds no noise of that level.
+        estimate : the plain network's result for the reference, same shape.
         sigma : noise levels (B,), [0, 1] scale.
         """
         level = sigma[:, None, None, None]
@@ -191,14 +191,25 @@ class ConditionedNetwork(Denoiser):
         """The plain network, averaged."""
         return self.plain(x, sigma)
 
-    def condition(self, reference: Tensor, sigma: float | Tensor) -> Conditioned:
+    def condition(self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True) -> Conditioned:
         """The averaged operator x ↦ N(x; reference). The plain network makes the first estimate from the reference."""
         fitted, level = self.fit(reference, sigma)
-        return Conditioned(self, self.guide(fitted, self.plain.body(fitted, level), level), reference.shape)
+        estimate = self.plain.body(fitted, level)
+        holds_noise = torch.as_tensor(noisy, device=fitted.device).expand(len(reference))
+        holds_noise = holds_noise.repeat_interleave(len(fitted) // len(reference))
+        seen = torch.where(holds_noise[:, None, None, None], fitted, estimate)
+        return Conditioned(self, self.guide(seen, estimate, level), reference.shape)
 
     def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Second pass: condition on the image itself, then denoise it. Not known to be nonexpansive."""
-        return x if nothing_to_remove(sigma) else self.condition(x, sigma)(x, sigma)
+        """Second pass: condition on the image itself, then denoise it. Not known to be nonexpansive.
+
+        In training every second image of a batch is conditioned as if it held no noise, as iterates of an inverse
+        problem do not.
+        """
+        if nothing_to_remove(sigma):
+            return x
+        noisy = torch.arange(len(x)) % 2 == 0 if self.training else True
+        return self.condition(x, sigma, noisy)(x, sigma)
 
 
 class Conditioned(Denoiser):
@@ -283,6 +294,8 @@ def assemble(
 class SelfReferenced(nn.Module):
     """The denoiser that takes the first image it is called with as its reference, and keeps it from then on.
 
+    The images are iterates of an inverse problem: what is wrong with them is no white noise.
+
     Attributes
     ----------
     operator : the operator for that reference, while there is one.
@@ -296,7 +309,7 @@ class SelfReferenced(nn.Module):
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise `x`; the first call fixes the reference and the shape."""
         if self.operator is None:
-            self.operator = self.denoiser.condition(x, sigma)
+            self.operator = self.denoiser.condition(x, sigma, noisy=False)
         return self.operator(x, sigma)
 
 

@@ -111,10 +111,11 @@ def plug_and_play_guarantee(fidelity: Fidelity, step: float, certificate: Certif
 
 
 class RunningChecks:
-    """Inequalities that the differences d_k = x_{k+1} − x_k of a guaranteed iteration satisfy.
+    """Inequalities that two evaluations of a guaranteed map T satisfy, at whatever points u and v.
 
-    With κ = (1 − α)/α of T:  ‖d_{k+1}‖² + κ‖d_k − d_{k+1}‖² ≤ ‖d_k‖², and with a contraction factor q
-    ‖d_{k+1}‖ ≤ q‖d_k‖. They hold beyond rounding unless the certificate is false or the code wrong.
+    With κ = (1 − α)/α of T:  ‖Tu − Tv‖² + κ‖(u − Tu) − (v − Tv)‖² ≤ ‖u − v‖², and with a contraction factor q
+    ‖Tu − Tv‖ ≤ q‖u − v‖. They hold beyond rounding, and beyond what inexact evaluations admit, unless the
+    certificate is false or the code wrong. For the plain iteration u − v is the last step and Tu − Tv the new one.
 
     Parameters
     ----------
@@ -133,7 +134,7 @@ class RunningChecks:
         self.box = box
         self.count = 0
         self.violations: list[str] = []
-        self._previous: Tensor | None = None
+        self._previous: tuple[Tensor, Tensor, float] | None = None
 
     @classmethod
     def of(cls, guarantee: Guarantee, box: bool) -> RunningChecks | None:
@@ -142,25 +143,26 @@ class RunningChecks:
             return None
         return cls(guarantee.alpha, guarantee.contraction, box)
 
-    def observe(self, difference: Tensor, x: Tensor, iteration: int) -> None:
-        """Check d_k of one iteration against the one before; `x` gives the scale of rounding."""
-        previous, self._previous = self._previous, difference
+    def observe(self, x: Tensor, image: Tensor, iteration: int, error: float = 0.0) -> None:
+        """Check Tx = `image`, evaluated up to `error`, against the evaluation before."""
+        previous, self._previous = self._previous, (x, image, error)
         self.count += 1
         if previous is None:
             return
-        rounding = self.rounding(x)
-        slack = rounding * max(1.0, math.sqrt(self.kappa))
-        old, new = float(previous.norm()), float(difference.norm())
-        turn = float((previous - difference).norm())
+        before, image_before, error_before = previous
+        admitted = self.rounding(image) + error + error_before
+        old, new = float((x - before).norm()), float((image - image_before).norm())
+        turn = float(((x - before) - (image - image_before)).norm())
         bent = math.sqrt(new**2 + self.kappa * turn**2)
-        if not bent <= old + slack:
+        # An error e of Tu changes both terms: by the triangle inequality, √(1 + κ)‖e‖ in their joint norm.
+        if not bent <= old + math.sqrt(1 + self.kappa) * admitted:
             self.violations.append(
-                f"iteration {iteration}: the residual violates the inequality of averaged maps "
+                f"iteration {iteration}: the step violates the inequality of averaged maps "
                 f"({bent:.4g} > {old:.4g}); the certificate or the code is wrong"
             )
-        elif self.contraction is not None and not new <= self.contraction * old + rounding:
+        elif self.contraction is not None and not new <= self.contraction * old + admitted:
             self.violations.append(
-                f"iteration {iteration}: the residual shrank by {new / old:.6f} only, "
+                f"iteration {iteration}: the step shrank by {new / old:.6f} only, "
                 f"not by q = {self.contraction:.6f}; the certificate or the code is wrong"
             )
 
@@ -169,18 +171,22 @@ class RunningChecks:
         """Error that floating-point arithmetic may make in one evaluation of T near x."""
         return cls.ROUNDING * torch.finfo(x.dtype).eps * float(x.norm())
 
-    def error_bound(self, difference: float, x: Tensor) -> float | None:
-        """Bound of ‖x − x*‖ from the last ‖d_k‖ for a contraction: (q‖d_k‖ + rounding)/(1 − q).
+    def error_bound(self, residual: float, x: Tensor, error: float = 0.0) -> float | None:
+        """Bound of ‖x − x*‖ from the last residual for a contraction: (q·residual + rounding + error)/(1 − q).
 
         None if there is none, or if it says less than the box does.
         """
         if self.contraction is None:
             return None
-        bound = (self.contraction * difference + self.rounding(x)) / (1 - self.contraction)
+        bound = (self.contraction * residual + self.rounding(x) + error) / (1 - self.contraction)
         return bound if not self.box or bound < math.sqrt(x.numel()) else None
 
-    def a_priori_bound(self, entries: int) -> float | None:
-        """Bound of ‖d_k‖ after the iterations seen: √(entries/(κ·count)), if the iterates stay in the box."""
+    def a_priori_bound(self, entries: int, errors: float = 0.0) -> float | None:
+        """Bound of the last residual, if the iterates stay in the box.
+
+        Without errors Σ κ‖d_k‖² ≤ ‖x_0 − x*‖² ≤ entries, and the ‖d_k‖ decrease. Errors, x_{k+1} − T x_k and those of
+        evaluating T, of sum E lengthen ‖x_0 − x*‖ to its value + 2E, and let ‖d_k‖ grow by 3E after its smallest value.
+        """
         if not self.box or not self.count:
             return None
-        return math.sqrt(entries / (self.kappa * self.count))
+        return (math.sqrt(entries) + 2 * errors) / math.sqrt(self.kappa * self.count) + 3 * errors

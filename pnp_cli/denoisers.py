@@ -123,13 +123,15 @@ class Denoiser(nn.Module):
         """The best single estimate the network has, as `forward`; it need not be averaged where that is."""
         return self(x, sigma)
 
-    def condition(self, reference: Tensor, sigma: float | Tensor) -> Denoiser:
+    def condition(self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True) -> Denoiser:
         """The operator for a frozen reference; a denoiser that takes none is that operator itself.
 
         Parameters
         ----------
         reference : (B, C, H, W), an image like those the operator is to be applied to.
         sigma : noise level of the reference, [0, 1] scale; a number or (B,).
+        noisy : whether the reference holds white noise of that level, or is an image of which nothing such is known,
+            like the iterates of an inverse problem; for all images or each, (B,).
         """
         return self
 
@@ -290,11 +292,11 @@ class Ensemble(Denoiser):
         """Mean of the eight estimates."""
         return self._mean(x, lambda denoiser, turned: denoiser.estimate(turned, sigma))
 
-    def condition(self, reference: Tensor, sigma: float | Tensor) -> Ensemble:
+    def condition(self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True) -> Ensemble:
         """Every symmetry takes the reference as it sees the image."""
         if not self.takes_reference:
             return self
-        return Ensemble(*(d.condition(transform(reference, *s), sigma) for d, s in self._members()))
+        return Ensemble(*(d.condition(transform(reference, *s), sigma, noisy) for d, s in self._members()))
 
     def _members(self) -> Iterator[tuple[Denoiser, tuple[int, bool]]]:
         for i, symmetry in enumerate(SYMMETRIES):

@@ -1,54 +1,15 @@
-"""The forward model y = K x: blur by convolution, with its exact adjoint and its extreme singular values."""
+"""The forward model y = K x: blur by convolution, with its exact adjoint and bounds of its singular values."""
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .errors import InputError, UsageError
+from .boundaries import BoundaryModel, Periodic, Size
+from .errors import InputError
 from .kernels import Kernel
-
-
-class Boundary(Protocol):
-    """What lies beyond the frame: K = restrict ∘ (periodic convolution on a canvas).
-
-    ‖restrict‖ ≤ 1, so ‖K‖ ≤ max |transfer function| for every boundary model.
-    """
-
-    name: str
-    is_identity: bool
-    """Whether frame and canvas are the same, so that K is diagonal in the Fourier basis."""
-
-    def canvas(self, size: tuple[int, int], kernel_size: tuple[int, int]) -> tuple[int, int]:
-        """(H, W) of the canvas for a frame and a kernel."""
-
-    def restrict(self, x: Tensor) -> Tensor:
-        """Canvas (B, C, H', W') to frame (B, C, H, W)."""
-
-    def extend(self, y: Tensor) -> Tensor:
-        """Adjoint of `restrict`."""
-
-
-class Periodic:
-    """The scene repeats beyond the frame; K is diagonal in the Fourier basis."""
-
-    name = "periodic"
-    is_identity = True
-
-    def canvas(self, size: tuple[int, int], kernel_size: tuple[int, int]) -> tuple[int, int]:
-        """The frame itself."""
-        return size
-
-    def restrict(self, x: Tensor) -> Tensor:
-        """Identity."""
-        return x
-
-    def extend(self, y: Tensor) -> Tensor:
-        """Identity."""
-        return y
 
 
 class Blur:
@@ -57,15 +18,18 @@ class Blur:
     Parameters
     ----------
     kernel : (h, w) array with origin (h // 2, w // 2); see `kernels`.
-    size : (H, W) of the observed image.
-    boundary : boundary model; periodic by default.
+    size : (H, W) of the observed image, the frame.
+    boundary : boundary model; see `boundaries`.
     device, dtype : where and in which real precision to compute.
 
     Attributes
     ----------
-    lipschitz : L = ‖K‖², the largest squared singular value (an upper bound if the boundary restricts),
-        to 12 decimals, so that a non-negative kernel of unit sum has exactly 1.
-    strong_convexity : μ, the smallest squared singular value (0 if the boundary restricts).
+    scene : (H, W) of the images that K is applied to.
+    diagonal : whether K is diagonal in the Fourier basis (periodic boundary).
+    lipschitz : L ≥ ‖K‖², to 12 decimals, so that a non-negative kernel of unit sum has exactly 1. Equal to ‖K‖² if
+        K is diagonal. For a scene that is enlarged by reflection it is Schur's bound ‖K‖₁‖K‖_∞.
+    strong_convexity : μ, the smallest squared singular value if K is diagonal, else 0.
+    power : |k̂|² on the scene, (H, W // 2 + 1): the eigenvalues of KᵀK if K is diagonal.
 
     Raises
     ------
@@ -76,13 +40,12 @@ class Blur:
     def __init__(
         self,
         kernel: Kernel,
-        size: tuple[int, int],
-        boundary: Boundary | None = None,
+        size: Size,
+        boundary: BoundaryModel = Periodic,
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.boundary: Boundary = boundary or Periodic()
         h, w = kernel.shape
         if h > size[0] or w > size[1]:
             raise InputError(
@@ -90,72 +53,86 @@ class Blur:
                 "crop the kernel or use a larger image"
             )
         self.size = size
-        self.canvas = self.boundary.canvas(size, (h, w))
-        embedded = np.zeros(self.canvas)
-        embedded[:h, :w] = kernel
-        embedded = np.roll(embedded, (-(h // 2), -(w // 2)), axis=(0, 1))
-        transfer = np.fft.rfft2(embedded)
-        power = np.abs(transfer) ** 2
-        self.lipschitz = round(float(power.max()), 12)
-        self.strong_convexity = float(power.min()) if self.boundary.is_identity else 0.0
-        cdtype = torch.complex128 if dtype == torch.float64 else torch.complex64
-        self._transfer = torch.from_numpy(transfer).to(device, cdtype)
-        self._power = torch.from_numpy(power).to(device, dtype)
+        self.boundary = boundary(size, (h, w))
+        self.scene = self.boundary.scene
+        self.diagonal = self.scene == size == self.boundary.canvas
+        transfer = _transfer_function(kernel, self.boundary.canvas)
+        on_scene = transfer if self.scene == self.boundary.canvas else _transfer_function(kernel, self.scene)
+        power = np.abs(on_scene) ** 2
+        complex_dtype = torch.complex128 if dtype == torch.float64 else torch.complex64
+        self._transfer = torch.from_numpy(transfer).to(device, complex_dtype)
+        self.power = torch.from_numpy(power).to(device, dtype)
+        self.strong_convexity = float(power.min()) if self.diagonal else 0.0
+        self.lipschitz = round(float(power.max()) if on_scene is transfer else self._schur_bound(np.abs(kernel)), 12)
+
+    def _schur_bound(self, magnitude: Kernel) -> float:
+        """Largest row sum times largest column sum of |K|."""
+        transfer = torch.from_numpy(_transfer_function(magnitude, self.boundary.canvas))
+        sums = [torch.ones(1, 1, *self.scene, dtype=torch.float64), torch.ones(1, 1, *self.size, dtype=torch.float64)]
+        rows = self.boundary.crop(_filter(self.boundary.enlarge(sums[0]), transfer))
+        columns = self.boundary.fold(_filter(self.boundary.pad(sums[1]), transfer.conj()))
+        return float(rows.max() * columns.max())
 
     def forward(self, x: Tensor) -> Tensor:
-        """K x: canvas to frame."""
-        return self.boundary.restrict(self._filter(x, self._transfer))
+        """K x: scene to frame."""
+        return self.boundary.crop(_filter(self.boundary.enlarge(x), self._transfer))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """Kᵀ y: frame to canvas."""
-        return self._filter(self.boundary.extend(y), self._transfer.conj())
+        """Kᵀ y: frame to scene."""
+        return self.boundary.fold(_filter(self.boundary.pad(y), self._transfer.conj()))
 
     def normal(self, x: Tensor) -> Tensor:
         """KᵀK x."""
-        if self.boundary.is_identity:
-            return self._filter(x, self._power)
+        if self.diagonal:
+            return _filter(x, self.power)
         return self.adjoint(self.forward(x))
 
     def adjoint_spectrum(self, y: Tensor) -> Tensor:
-        """Fourier transform of Kᵀy, for `prox`."""
-        return torch.fft.rfft2(self.boundary.extend(y)) * self._transfer.conj()
+        """`adjoint` from a frame to the spectrum (`torch.fft.rfft2`) of a scene, exact also where |k̂| is tiny."""
+        if self.scene != self.boundary.canvas:
+            return torch.fft.rfft2(self.adjoint(y))
+        return torch.fft.rfft2(self.boundary.pad(y)) * self._transfer.conj()
 
-    def prox(self, v: Tensor, adjoint_spectrum: Tensor, h: float, ridge: float = 0.0) -> Tensor:
-        """prox_{hf}(v) of f(x) = ½‖Kx − y‖² + (ridge/2)‖x‖², in closed form for a periodic blur.
+    def normal_spectrum(self, spectrum: Tensor) -> Tensor:
+        """`normal` from spectrum to spectrum (`torch.fft.rfft2` of a scene)."""
+        if self.diagonal:
+            return spectrum * self.power
+        if self.scene != self.boundary.canvas:
+            return torch.fft.rfft2(self.normal(torch.fft.irfft2(spectrum, s=self.scene)))
+        return self.adjoint_spectrum(self.boundary.crop(torch.fft.irfft2(spectrum * self._transfer, s=self.scene)))
 
-        As v − h(I + h(KᵀK + ridge))⁻¹∇f(v), with the data and the iterate combined frequency by frequency:
-        rounding errors grow with √h and not with h.
 
-        Raises
-        ------
-        UsageError
-            If the boundary has no closed form.
-        """
-        if not self.boundary.is_identity:
-            raise UsageError(f"the {self.boundary.name} boundary has no closed-form proximal map; use least-squares")
-        curvature = self._power + ridge
-        descent = (adjoint_spectrum - curvature * torch.fft.rfft2(v)) * (h / (1 + h * curvature))
-        return v + torch.fft.irfft2(descent, s=self.canvas)
+def _transfer_function(kernel: Kernel, canvas: Size) -> npt.NDArray[np.complex128]:
+    """Half-plane Fourier transform of the kernel with its origin in the first pixel."""
+    h, w = kernel.shape
+    embedded = np.zeros(canvas)
+    embedded[:h, :w] = kernel
+    return np.asarray(np.fft.rfft2(np.roll(embedded, (-(h // 2), -(w // 2)), axis=(0, 1))))
 
-    def _filter(self, x: Tensor, response: Tensor) -> Tensor:
-        return torch.fft.irfft2(torch.fft.rfft2(x) * response, s=self.canvas)
+
+def _filter(x: Tensor, response: Tensor) -> Tensor:
+    return torch.fft.irfft2(torch.fft.rfft2(x) * response, s=x.shape[2:])
 
 
 class BlurCache:
-    """The blur with one kernel for images of any size; that of the last size is kept, for files of one size.
+    """Blurs for any kernel and size; the last one is kept, for files of one size.
 
     Parameters
     ----------
-    kernel, device, dtype : see `Blur`.
+    boundary, device, dtype : see `Blur`.
     """
 
-    def __init__(self, kernel: Kernel, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        self.kernel, self.device, self.dtype = kernel, device, dtype
-        self._last: Blur | None = None
+    def __init__(
+        self,
+        boundary: BoundaryModel = Periodic,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.boundary, self.device, self.dtype = boundary, device, dtype
+        self._last: tuple[Kernel, Blur] | None = None
 
-    def __call__(self, size: tuple[int, int]) -> Blur:
+    def __call__(self, kernel: Kernel, size: Size) -> Blur:
         """K for images of `size` (height, width)."""
-        last = self._last
-        if last is None or last.size != size:
-            self._last = last = Blur(self.kernel, size, device=self.device, dtype=self.dtype)
-        return last
+        if self._last is None or self._last[0] is not kernel or self._last[1].size != size:
+            self._last = kernel, Blur(kernel, size, self.boundary, device=self.device, dtype=self.dtype)
+        return self._last[1]

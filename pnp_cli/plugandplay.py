@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .accelerators import ACCELERATORS
 from .certificate import Certificate
 from .conditioned import SelfReferenced
 from .conditions import Guarantee, RunningChecks, plug_and_play_guarantee
 from .denoisers import Denoiser
 from .errors import UsageError
-from .fidelity import Fidelity, LeastSquares, MoreauEnvelope
-from .noise import MIN_NOISE
+from .fidelity import Fidelity, LeastSquares
 from .operators import Blur
+from .proximal import MoreauEnvelope, Tolerance, loose, summable
+from .rules import PLAIN_RULES, Rules
 from .solvers import Record, Solution, fixed_point
 
 DataTerm = Literal["envelope", "least-squares"]
@@ -42,6 +44,7 @@ class Settings:
     continuation : iterations of the warm-up, after which (h, strength) are frozen; 0 starts cold.
     refresh : how many times a conditioned denoiser takes a new reference: evenly over the warm-up, the last time
         when it ends, and frozen from then on. 0 uses its plain network.
+    acceleration : name of an accelerator of `accelerators.ACCELERATORS`, used from the freeze on.
     tol, max_iter : see `solvers.fixed_point`.
 
     Raises
@@ -58,6 +61,7 @@ class Settings:
     box: bool = True
     continuation: int = 20
     refresh: int = 4
+    acceleration: str = "anderson"
     tol: float = 1e-4
     max_iter: int = 200
 
@@ -66,6 +70,8 @@ class Settings:
             raise UsageError(f"the data term must be envelope or least-squares, not '{self.data_term}'")
         if not 0 < self.envelope < math.inf:
             raise UsageError(f"the envelope parameter h must be a positive number, not {self.envelope:g}")
+        if self.acceleration not in ACCELERATORS:
+            raise UsageError(f"unknown acceleration '{self.acceleration}'; use {', '.join(ACCELERATORS)}")
         for name in ("strength", "ridge", "tol"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"the {name} must be a non-negative number, not {getattr(self, name):g}")
@@ -78,7 +84,7 @@ class Settings:
     def for_noise(
         cls,
         noise: float,
-        denoiser: nn.Module | None = None,
+        rules: Rules = PLAIN_RULES,
         *,
         data_term: DataTerm = "envelope",
         strength: float | None = None,
@@ -87,10 +93,9 @@ class Settings:
     ) -> Settings:
         """Settings for measurement noise of standard deviation `noise` ([0, 1] scale); what is given wins.
 
-        They are those for a plain network, or for a conditioned one if `denoiser` is one.
+        `rules` are those of the weights in use.
         """
-        guided = _takes_reference(denoiser) and others.get("refresh", cls.refresh) > 0
-        rule = CONDITIONED_RULE if guided else PLAIN_RULE
+        rule = rules.of(referenced=others.get("refresh", cls.refresh) > 0)
         h = rule.envelope(noise) if envelope is None else envelope
         if strength is None:
             strength = rule.strength(noise, h if data_term == "envelope" else LEAST_SQUARES_STEP)
@@ -101,39 +106,8 @@ LEAST_SQUARES_STEP = 1.9
 """Default step of the least-squares term, times 1/L: near the end of the interval, where it is fastest."""
 
 
-@dataclass(frozen=True)
-class Rule:
-    """h and strength for a noise level, fitted on blurred images by `benchmarks.deblurring_rules`.
-
-    Attributes
-    ----------
-    weight : h is weight/noise.
-    scale, power : the strength on the 0-255 scale is scale·levelᵖᵒʷᵉʳ for that h, level = 255·noise.
-    """
-
-    weight: float
-    scale: float
-    power: float
-
-    def envelope(self, noise: float) -> float:
-        """h for noise of standard deviation `noise`, [0, 1] scale."""
-        return self.weight / max(noise, MIN_NOISE)
-
-    def strength(self, noise: float, h: float) -> float:
-        """Denoiser strength for a noise level and a data weight h, all on the [0, 1] scale.
-
-        Along strength² ∝ h the fixed points have about the same quality.
-        """
-        level = 255 * max(noise, MIN_NOISE)
-        return self.scale * level**self.power / 255 * math.sqrt(h / self.envelope(noise))
-
-
-PLAIN_RULE = Rule(0.1, 2.35, 0.41)
-CONDITIONED_RULE = Rule(0.2, 4.17, 0.39)
-
-
 class PlugAndPlayMap:
-    """T(x) = P(N(x − step·∇f(x); sigma)), on tensors (B, C, H, W).
+    """T(x) = P(N(x − step·∇f(x); sigma)), on scenes (B, C, H, W).
 
     Parameters
     ----------
@@ -152,49 +126,74 @@ class PlugAndPlayMap:
         x = self.denoiser(self.fidelity.descend(x, self.step), self.sigma)
         return x.clamp(0, 1) if self.box else x
 
+    @property
+    def error(self) -> float:
+        """Bound of the error of the last evaluation: that of the data step, which N and P do not increase."""
+        return self.fidelity.error
+
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is ready to start: `guarantee` says what is known about it beforehand."""
+    """A run that is ready to start.
+
+    Attributes
+    ----------
+    settings : as asked.
+    guarantee : what is known about the run beforehand.
+    base : least squares, from which the data term in use is made.
+    denoiser : N.
+    warm : iterations of the warm-up.
+    """
 
     settings: Settings
     guarantee: Guarantee
-    operator: PlugAndPlayMap
-    warm_up: tuple[PlugAndPlayMap, ...]
-    start: Tensor
+    base: LeastSquares
+    denoiser: nn.Module
+    warm: int
 
     @property
     def references(self) -> int:
         """How many references a conditioned denoiser takes, the frozen one included; 0 for others."""
-        denoisers = [step.denoiser for step in (*self.warm_up, self.operator)]
-        return len({id(d) for d in denoisers if isinstance(d, SelfReferenced)})
+        if not self.settings.refresh or not _takes_reference(self.denoiser):
+            return 0
+        return 1 + min(self.settings.refresh - 1, self.warm)
+
+    @property
+    def start(self) -> Tensor:
+        """x_0: the measurement, extrapolated to the scene."""
+        start = self.base.operator.boundary.extrapolate(self.base.y)
+        return start.clamp(0, 1) if self.settings.box else start
+
+    def operator(self) -> PlugAndPlayMap:
+        """The frozen map T. A conditioned denoiser takes the first image it is called with as its reference."""
+        s = self.settings
+        return _map(self.base, self._referenced(), s, s.strength, s.envelope, s.step, summable)
+
+    def warm_up(self) -> Iterator[PlugAndPlayMap]:
+        """The maps of the continuation: strong denoising at first, with h in proportion to the strength."""
+        s, renewals = self.settings, self.references - 1
+        denoiser = self.denoiser
+        for i, sigma in enumerate(np.geomspace(WARM_SIGMA, s.strength or 1, self.warm, endpoint=False)):
+            if renewals > 0 and (i == 0 or i * renewals // self.warm != (i - 1) * renewals // self.warm):
+                denoiser = self._referenced()
+            h = s.envelope * float(sigma) / s.strength
+            yield _map(self.base, denoiser, s, float(sigma), h, s.step if s.data_term != "envelope" else None, loose)
+
+    def _referenced(self) -> nn.Module:
+        return SelfReferenced(self.denoiser) if self.references and _takes_reference(self.denoiser) else self.denoiser
 
     def run(self, callback: Callable[[Record, Tensor], None] | None = None) -> Solution:
-        """Iterate to the fixed point; the run-time checks are on from the freeze.
-
-        Every run takes its references anew; afterwards `operator` is the frozen map of the last one.
-        """
+        """Iterate to the fixed point; the run-time checks are on from the freeze."""
         s = self.settings
-        denoisers = [step.denoiser for step in (*self.warm_up, self.operator)]
-        forget(*denoisers)
-
-        def note(record: Record, x: Tensor) -> None:
-            current, following = (
-                denoisers[min(k, len(denoisers) - 1)] for k in (record.iteration - 1, record.iteration)
-            )
-            if following is not current:
-                forget(current)  # the maps of a reference are large
-            if callback:
-                callback(record, x)
-
         return fixed_point(
-            self.operator,
+            self.operator(),
             self.start,
             tol=s.tol,
             max_iter=s.max_iter,
-            warm_up=self.warm_up,
+            warm_up=self.warm_up(),
+            accelerator=ACCELERATORS[s.acceleration](),
             checks=RunningChecks.of(self.guarantee, s.box),
-            callback=note,
+            callback=callback,
         )
 
 
@@ -222,46 +221,20 @@ def plan_deblurring(
     """
     s = settings
     base = LeastSquares(blur, y, s.ridge)
-    fidelity: Fidelity
-    if s.data_term == "envelope":
-        fidelity, step = MoreauEnvelope(base, s.envelope), s.envelope
-    else:
-        fidelity, step = base, LEAST_SQUARES_STEP / base.lipschitz
-    step = step if s.step is None else s.step
-    count = min(s.continuation, s.max_iter // 2) if 0 < s.strength < WARM_SIGMA else 0
-    denoisers = _denoisers(denoiser, count, s.refresh)
-    warm_up: list[PlugAndPlayMap] = []
-    for sigma, warmer in zip(np.geomspace(WARM_SIGMA, s.strength or 1, count, endpoint=False), denoisers, strict=False):
-        term, warm_step = fidelity, step
-        if s.data_term == "envelope":  # h goes with the strength, so that their ratio stays
-            h = s.envelope * float(sigma) / s.strength
-            term, warm_step = MoreauEnvelope(base, h), h
-        warm_up.append(PlugAndPlayMap(term, warmer, float(sigma), warm_step, s.box))
-    operator = PlugAndPlayMap(fidelity, denoisers[-1], s.strength, step, s.box)
-    guarantee = plug_and_play_guarantee(fidelity, step, certificate, s.box)
-    start = blur.boundary.extend(y)
-    return Plan(s, guarantee, operator, tuple(warm_up), start.clamp(0, 1) if s.box else start)
+    final = _map(base, denoiser, s, s.strength, s.envelope, s.step, summable)
+    guarantee = plug_and_play_guarantee(final.fidelity, final.step, certificate, s.box)
+    warm = min(s.continuation, s.max_iter // 2) if 0 < s.strength < WARM_SIGMA else 0
+    return Plan(s, guarantee, base, denoiser, warm)
 
 
-def forget(*denoisers: nn.Module) -> None:
-    """Drop the references of denoisers that take one; they take a new one when they are called next."""
-    for denoiser in denoisers:
-        if isinstance(denoiser, SelfReferenced):
-            denoiser.operator = None
+def _map(
+    base: LeastSquares, denoiser: nn.Module, s: Settings, sigma: float, h: float, step: float | None, tol: Tolerance
+) -> PlugAndPlayMap:
+    fidelity: Fidelity = MoreauEnvelope(base, h, tol) if s.data_term == "envelope" else base
+    if step is None:
+        step = h if s.data_term == "envelope" else LEAST_SQUARES_STEP / base.lipschitz
+    return PlugAndPlayMap(fidelity, denoiser, sigma, step, s.box)
 
 
 def _takes_reference(denoiser: nn.Module | None) -> TypeGuard[Denoiser]:
     return isinstance(denoiser, Denoiser) and denoiser.takes_reference
-
-
-def _denoisers(denoiser: nn.Module, warm: int, refresh: int) -> list[nn.Module]:
-    """The denoiser of each warm iteration and, last, of the frozen map.
-
-    Each reference of a conditioned network is the image that its denoiser is first called with.
-    """
-    if not refresh or not _takes_reference(denoiser):
-        return [denoiser] * (warm + 1)
-    frozen = SelfReferenced(denoiser)
-    renewed = [SelfReferenced(denoiser) for _ in range(min(refresh - 1, warm))]
-    during: list[nn.Module] = [renewed[i * len(renewed) // warm] if renewed else denoiser for i in range(warm)]
-    return [*during, frozen]

@@ -17,11 +17,10 @@ PRESETS: dict[str, Architecture] = {
     "huber": HUBER,
     "huber-grey": HUBER_GREY,
     "conditioned": ConditionedArchitecture(HUBER, (2, 4) * 4, 80, guide_widths=(32, 64, 64)),
-    "conditioned-grey": ConditionedArchitecture(HUBER_GREY, (2, 4) * 4, 48, guide_widths=(24, 48, 48)),
     "euler": EulerArchitecture(scales=(1,) * 6, filters=64, activation="relu", width=64),
     "dncnn": DnCNNArchitecture(),
 }
-"""`huber` is averaged; `conditioned` is `huber` and its second pass; `-grey` are the same for grey images;
+"""`huber` is averaged, `huber-grey` the same for grey images; `conditioned` is `huber` and its second pass;
 `euler` is the lecture's network; `dncnn` is unconstrained and uncertified."""
 
 

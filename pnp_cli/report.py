@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .accelerators import ACCELERATORS
 from .certificate import Certificate
 from .conditions import Guarantee
+from .operators import Blur
 from .plugandplay import Plan, Settings
 from .solvers import Solution
 from .sparse import SparseSolution
@@ -29,6 +31,12 @@ def denoiser_lines(name: str, certificate: Certificate, conditioned: bool) -> li
     return lines
 
 
+def blur_line(blur: Blur) -> str:
+    """The constants of the forward model."""
+    relation = "=" if blur.diagonal else "≥"
+    return f"blur        L {relation} ‖K‖², L = {blur.lipschitz:.6g}, μ = {blur.strong_convexity:.3g}"
+
+
 def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
     """What is known before a Plug-and-Play run, and the numbers it rests on."""
     g, s = guarantee, settings
@@ -50,9 +58,9 @@ def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
     return lines
 
 
-def solution_lines(solution: Solution, plan: Plan) -> list[str]:
-    """How a Plug-and-Play run ended."""
-    settings, warm = plan.settings, len(plan.warm_up)
+def solution_lines(solution: Solution, plan: Plan, discrepancy: float | None = None) -> list[str]:
+    """How a Plug-and-Play run ended; `discrepancy` as in `LeastSquares.discrepancy`."""
+    settings, warm = plan.settings, plan.warm
     last = solution.records[-1]
     lines = [
         f"result      {solution.status.value} after {solution.iterations} iterations: "
@@ -62,10 +70,16 @@ def solution_lines(solution: Solution, plan: Plan) -> list[str]:
         lines.append(f"            the guarantee holds from iteration {warm + 1}, after {warm} warm iterations")
     if plan.references:
         lines.append(f"            {plan.references} references, the last frozen at iteration {warm + 1}")
+    if settings.acceleration != "none":
+        lines.append(f"            {ACCELERATORS[settings.acceleration].statement}")
+    if solution.inexactness:
+        lines.append(f"inexact     data steps by conjugate gradients, errors of sum {solution.inexactness:.2g} at most")
     if solution.residual_bound is not None and not last.warm:
         lines.append(f"residual    {last.residual:.4g} measured, a-priori bound {solution.residual_bound:.4g}")
     if solution.error_bound is not None:
         lines.append(f"error       at most {solution.error_bound:.4g} from the unique fixed point (Euclidean norm)")
+    if discrepancy is not None:
+        lines.append(f"discrepancy {discrepancy:.3f} = ‖Kx − y‖/(σ√n), near 1 if noise alone is left")
     return lines
 
 
@@ -90,19 +104,22 @@ def guarantee_dict(guarantee: Guarantee, settings: Settings) -> dict[str, Any]:
     }
 
 
-def solution_dict(solution: Solution, plan: Plan) -> dict[str, Any]:
+def solution_dict(solution: Solution, plan: Plan, discrepancy: float | None = None) -> dict[str, Any]:
     """The same for JSON."""
     last = solution.records[-1]
     return {
         "status": solution.status.value,
         "converged": solution.converged,
         "iterations": solution.iterations,
-        "guaranteed_from_iteration": len(plan.warm_up) + 1 if plan.guarantee.theorem != "none" else None,
+        "guaranteed_from_iteration": plan.warm + 1 if plan.guarantee.theorem != "none" else None,
         "references": plan.references,
         "residual": last.residual,
         "relative_residual": last.relative,
+        "acceleration": plan.settings.acceleration,
+        "inexactness": solution.inexactness,
         "residual_bound": solution.residual_bound,
         "error_bound": solution.error_bound,
+        "discrepancy": discrepancy,
         "violations": list(solution.violations),
         "residuals": [record.residual for record in solution.records],
     }

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 import torch
 from torch import Tensor
 
+from .accelerators import Accelerator, Plain
 from .conditions import RunningChecks
 
 Map = Callable[[Tensor], Tensor]
+"""A map on images (B, C, H, W). Its attribute `error`, if it has one, bounds the error of its last evaluation."""
 
 
 class Status(str, Enum):
@@ -24,13 +26,15 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Record:
-    """One iteration: `residual` is ‖x_{k+1} − x_k‖, `relative` that over ‖x_{k+1}‖."""
+    """One evaluation of T: `residual` is ‖T x − x‖, `relative` that over ‖T x‖."""
 
     iteration: int
     residual: float
     relative: float
     warm: bool
     """Whether this was an iteration of the warm-up, to which no theorem applies."""
+    error: float = 0.0
+    """Bound of the error of the evaluation."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,13 @@ class Solution:
 
     Attributes
     ----------
-    value : the last iterate, (B, C, H, W).
+    value : the last T x, (B, C, H, W).
     status : how it ended.
-    records : one per iteration, the warm-up first.
+    records : one per iteration, the warm-up first; iterates that were taken back leave a gap in the numbers.
     violations : run-time checks that failed, one sentence each; empty in a healthy run.
     residual_bound : a-priori bound of the last residual, if there is one.
     error_bound : bound of ‖x − x*‖ for a contraction, else None.
+    inexactness : sum of the errors of the evaluations after the warm-up.
     """
 
     value: Tensor
@@ -53,11 +58,12 @@ class Solution:
     violations: tuple[str, ...] = ()
     residual_bound: float | None = None
     error_bound: float | None = None
+    inexactness: float = 0.0
 
     @property
     def iterations(self) -> int:
-        """Number of iterations, the warm-up included."""
-        return len(self.records)
+        """Number of iterations, the warm-up and those taken back included."""
+        return self.records[-1].iteration
 
     @property
     def converged(self) -> bool:
@@ -72,11 +78,15 @@ def fixed_point(
     *,
     tol: float = 1e-4,
     max_iter: int = 200,
-    warm_up: Sequence[Map] = (),
+    warm_up: Iterable[Map] = (),
+    accelerator: Accelerator | None = None,
     checks: RunningChecks | None = None,
     callback: Callable[[Record, Tensor], None] | None = None,
 ) -> Solution:
-    """Iterate x ← T(x) until ‖x_{k+1} − x_k‖ ≤ tol·‖x_{k+1}‖.
+    """Iterate x ← T(x) until ‖T x − x‖ ≤ tol·‖T x‖.
+
+    An iterate of the accelerator that raises the residual is taken back and replaced by the plain one, so the
+    residuals after the warm-up never rise.
 
     Parameters
     ----------
@@ -84,32 +94,48 @@ def fixed_point(
     start : x_0.
     tol : relative tolerance, ≥ 0.
     max_iter : limit of all iterations, the warm-up included.
-    warm_up : maps applied first, once each; the guarantee and the stopping rule start after them.
+    warm_up : maps applied first, once each, in turn; the guarantee and the stopping rule start after them.
+    accelerator : makes the next iterate from x and T x after the warm-up; the plain iteration by default.
     checks : run-time checks of T.
-    callback : called after every iteration with its record and iterate.
+    callback : called after every iteration with its record and T x.
     """
-    x, records = start, []
+    x, image = start, start
+    records: list[Record] = []
     status = Status.ITERATION_LIMIT
+    warm_maps = iter(warm_up)
+    accelerator = accelerator or Plain()
+    errors = deviations = 0.0
     for k in range(max_iter):
-        warm = k < len(warm_up)
-        new = (warm_up[k] if warm else operator)(x)
-        difference = new - x
-        x = new
-        residual, size = float(difference.norm()), float(x.norm())
-        record = Record(k + 1, residual, residual / size if size else residual, warm)
+        warm_map = next(warm_maps, None)
+        warm = warm_map is not None
+        before, image = image, (warm_map or operator)(x)
+        residual, size = float((image - x).norm()), float(image.norm())
+        error = 0.0 if warm else getattr(operator, "error", 0.0)
+        record = Record(k + 1, residual, residual / size if size else residual, warm, error)
+        if not warm:
+            errors += error
+            if checks:
+                checks.observe(x, image, k + 1, error)
+            if accelerator.deviation and residual > records[-1].residual:
+                x = image = before  # the deviation did not pay
+                accelerator.reset()
+                accelerator.deviation = 0.0
+                continue
         records.append(record)
         if callback:
-            callback(record, x)
+            callback(record, image)
         if not residual < float("inf"):
             status = Status.DIVERGED
             break
-        if warm:
-            continue
-        if checks:
-            checks.observe(difference, x, k + 1)
-        if record.relative <= tol:
+        if not warm and record.relative <= tol:
             status = Status.CONVERGED
             break
-    bound = checks.a_priori_bound(x.numel()) if checks else None
-    error = checks.error_bound(records[-1].residual, x) if checks and not records[-1].warm else None
-    return Solution(x, status, tuple(records), tuple(checks.violations) if checks else (), bound, error)
+        x = image if warm else accelerator.next(x, image)
+        deviations += accelerator.deviation
+    bound = error_bound = None
+    if checks and not records[-1].warm:
+        error_bound = checks.error_bound(records[-1].residual, image, records[-1].error)
+        bound = checks.a_priori_bound(image.numel(), errors + deviations)
+    return Solution(
+        image, status, tuple(records), tuple(checks.violations) if checks else (), bound, error_bound, errors
+    )

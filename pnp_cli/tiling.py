@@ -83,12 +83,13 @@ class Tiled(Denoiser):
         """The best single estimate of the network; a reference is kept for one tile at a time only."""
         return self._each(x, lambda part, tile: self.denoiser.estimate(part, sigma))
 
-    def condition(self, reference: Tensor, sigma: float | Tensor) -> Tiled:
+    def condition(self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True) -> Tiled:
         """Freeze the reference of a conditioned network: its guide maps are computed tile by tile and kept whole."""
         network = self.denoiser
         if not isinstance(network, ConditionedNetwork):
             return self
-        parts = ((network.condition(_part(reference, t.outer), sigma), t.crop, t.inner) for t in self._tiles(reference))
+        tiles = self._tiles(reference)
+        parts = ((network.condition(_part(reference, t.outer), sigma, noisy), t.crop, t.inner) for t in tiles)
         return Tiled(assemble(parts, reference.shape), self.side, self.halo)
 
     def _tiles(self, x: Tensor) -> Iterator[Tile]:

@@ -200,8 +200,12 @@ class Trainer:
         device: torch.device | None = None,
         plain: EulerNetwork | None = None,
         workers: Workers | None = None,
+        start: Denoiser | None = None,
     ) -> None:
-        """`plain` is the trained plain network of a conditioned one, kept as it is; `workers` see `parallel`."""
+        """`plain` is the trained plain network of a conditioned one, kept as it is; `workers` see `parallel`.
+
+        `start` is a trained network of the same architecture to go on from, its plain network included.
+        """
         self.workers = workers or Workers()
         self.architecture = architecture
         self.config = config
@@ -211,10 +215,15 @@ class Trainer:
             torch.manual_seed(config.seed)
             self.network = build(architecture)
             self.network.initialise()
-            if isinstance(self.network, ConditionedNetwork):
+            if start is not None:
+                if start.architecture != architecture:
+                    raise UsageError("the network to start from has another architecture than the preset")
+                self.network.load_state_dict(start.state_dict())
+            elif isinstance(self.network, ConditionedNetwork):
                 if plain is None or plain.architecture != self.network.plain.architecture:
                     raise UsageError("a conditioned network is trained around a trained plain network of its preset")
                 self.network.adopt(plain.state_dict())
+            if isinstance(self.network, ConditionedNetwork):
                 self.network.plain.requires_grad_(False)
         constrain(self.network, self.generator)
         self.network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]

@@ -1,7 +1,7 @@
 """Weight files: safetensors with a header of metadata, verified from the numbers at every load.
 
-The header holds the architecture, the training record and the certificate as it was computed when the
-file was written. It is information: whether a network is averaged is recomputed from its weights.
+The header holds the architecture, the training record, rules for deblurring and the certificate as it was computed
+when the file was written. It is information: whether a network is averaged is recomputed from its weights.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .devices import choose_device
 from .errors import WeightsError
 from .files import read_bytes, write_bytes
 from .presets import architecture_from_dict, architecture_to_dict, build
+from .rules import CONDITIONED_RULES, PLAIN_RULES, Rules
 
 KIND = "pnp-denoiser"
 LOAD_GRID, SAVE_GRID = 24, 64
@@ -34,7 +35,7 @@ bounds up to 20 layers in less than half a second."""
 
 @dataclass(frozen=True)
 class LoadedDenoiser:
-    """A network with what is proven about it (`certificate`) and what its file says (`training`)."""
+    """A network with what is proven about it (`certificate`) and what its file says (`training`, `rules`)."""
 
     network: Denoiser
     certificate: Certificate
@@ -42,6 +43,7 @@ class LoadedDenoiser:
     path: Path
     sha256: str
     training: dict[str, Any]
+    rules: Rules
 
 
 def locate(name: str | Path) -> Path:
@@ -98,7 +100,12 @@ def shipped_folders() -> list[Path]:
 
 
 def save(
-    path: str | Path, network: Denoiser, training: Mapping[str, Any] | None = None, *, averaged: bool = False
+    path: str | Path,
+    network: Denoiser,
+    training: Mapping[str, Any] | None = None,
+    *,
+    averaged: bool = False,
+    rules: Rules | None = None,
 ) -> Certificate:
     """Write a weight file atomically and return its certificate.
 
@@ -108,6 +115,7 @@ def save(
     network : the network, without training parametrisations.
     training : JSON-able record: data, noise range, seed, steps, seconds.
     averaged : whether the file is to be labelled averaged; the certificate in it says what is true.
+    rules : how to choose the settings of deblurring; without them general ones are used.
 
     Raises
     ------
@@ -126,6 +134,8 @@ def save(
         "training": json.dumps(dict(training or {})),
         "certificate": json.dumps(certificate.as_dict()),
     }
+    if rules:
+        header["rules"] = json.dumps(rules.as_dict())
     write_bytes(path, save_tensors(tensors, metadata=header))
     return certificate
 
@@ -154,6 +164,8 @@ def load(
             network = build(architecture_from_dict(json.loads(header["architecture"])))
         network.load_state_dict(tensors, assign=True)
         training = json.loads(header.get("training", "{}"))
+        general = CONDITIONED_RULES if network.takes_reference else PLAIN_RULES
+        rules = Rules.from_dict(json.loads(header["rules"])) if "rules" in header else general
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
         raise WeightsError(
             f"{path}: the tensors do not fit the architecture in the header; the file is damaged"
@@ -163,7 +175,7 @@ def load(
     if not certificate.averaged and grid < SAVE_GRID:  # close to the limit: a finer grid may decide
         certificate = certify(network, grid=SAVE_GRID, lower=lower)
     network.requires_grad_(False).eval().to(choose_device(device) if isinstance(device, str) else device)
-    return LoadedDenoiser(network, certificate, path.stem, path, hashlib.sha256(data).hexdigest(), training)
+    return LoadedDenoiser(network, certificate, path.stem, path, hashlib.sha256(data).hexdigest(), training, rules)
 
 
 def _require_finite_float32(tensors: Mapping[str, Tensor], name: str) -> None:

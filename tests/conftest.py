@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from pnp_cli import weights
+from pnp_cli.cli import main
 from pnp_cli.images import Image, read_image, write_image
 
 from .helpers import installed_command, small_conditioned, small_network
@@ -57,9 +60,30 @@ def conditioned_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def pnp(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Run:
+    """Run the command line in this process, which saves the imports; the result has bytes in stdout and stderr."""
+
+    def run(
+        *arguments: object, stdin: bytes | None = None, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        command = ["pnp", *map(str, arguments)]
+        capsysbinary.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", command)
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin or b"")))
+            if cwd:
+                patch.chdir(cwd)
+            with pytest.raises(SystemExit) as end:
+                main()
+        return subprocess.CompletedProcess(command, int(end.value.code or 0), *capsysbinary.readouterr())
+
+    return run
+
+
 @pytest.fixture(scope="session")
-def pnp() -> Run:
-    """Run the installed command; the result has bytes in stdout and stderr."""
+def installed() -> Run:
+    """Run the installed command in a process of its own; the result as from `pnp`."""
     command = installed_command()
 
     def run(

@@ -169,7 +169,6 @@ def test_strength_zero_returns_the_same_pixels(pnp: Run, photo: Image, tmp_path:
     np.testing.assert_array_equal(after.alpha, before.alpha)
 
 
-@pytest.mark.skipif("huber-grey" not in SHIPPED, reason="no weights for grey images are shipped yet")
 def test_grey_images_get_the_grey_weights(pnp: Run, photo: Image, tmp_path: Path) -> None:
     grey, colour = tmp_path / "grey.png", tmp_path / "colour.png"
     write_image(photo.with_pixels(photo.pixels[:, :, :1]), grey)
@@ -233,6 +232,22 @@ def test_psnr(pnp: Run, photo: Image, photo_file: Path, tmp_path: Path) -> None:
     assert pnp("psnr", photo_file, tmp_path / "other.tif", "--min-psnr", expected + 1).returncode == 4
     same = pnp("psnr", photo_file, photo_file, "--ssim")
     assert same.stdout.decode().split() == ["inf", "1.00000"]
+
+
+def test_psnr_of_folders(pnp: Run, photo: Image, tmp_path: Path) -> None:
+    """True images are found by name, below the folder, too; an image without one fails by itself."""
+    for name in ("a.png", "sub/b.tif"):
+        write_image(photo, tmp_path / "true" / name)
+    for name in ("a.deblurred.png", "sub/b.png", "c.png"):
+        write_image(photo, tmp_path / "got" / name)
+    result = pnp("psnr", tmp_path / "true", tmp_path / "got", "-r", "--json")
+    assert result.returncode == 1
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [Path(line["reference"]).name for line in lines if line["ok"]] == ["a.png", "b.tif"]
+    (bad,) = (line for line in lines if not line["ok"])
+    assert "no true image called c" in bad["error"]
+    write_image(photo, tmp_path / "true" / "a.tif")
+    assert "both called a" in one_sentence(pnp("psnr", tmp_path / "true", tmp_path / "got"))
 
 
 def test_certify(pnp: Run, small_weights: Path) -> None:

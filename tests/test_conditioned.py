@@ -49,8 +49,20 @@ def test_the_reference_matters_and_stays(network: ConditionedNetwork) -> None:
 def test_self_reference_freezes_at_the_first_call(network: ConditionedNetwork) -> None:
     first, second = torch.rand(2, 1, 3, 8, 8)
     denoiser = SelfReferenced(network)
-    assert torch.equal(denoiser(first, 0.1), network.estimate(first, 0.1))
-    assert torch.equal(denoiser(second, 0.1), network.condition(first, 0.1)(second, 0.1))
+    operator = network.condition(first, 0.1, noisy=False)
+    assert torch.equal(denoiser(first, 0.1), operator(first, 0.1))
+    assert torch.equal(denoiser(second, 0.1), operator(second, 0.1))
+
+
+def test_references_with_and_without_noise(network: ConditionedNetwork) -> None:
+    """Without noise only the plain network's estimate of the reference counts; in training every second image is so."""
+    x = torch.rand(4, 3, 16, 16)
+    clean, noisy = (network.condition(x, 0.1, noisy=flag)(x, 0.1) for flag in (False, True))
+    assert not torch.equal(clean, noisy)
+    mixed = network.condition(x, 0.1, torch.tensor([True, False, True, False]))(x, 0.1)
+    torch.testing.assert_close(mixed, torch.stack([noisy[0], clean[1], noisy[2], clean[3]]))
+    torch.testing.assert_close(network.train().estimate(x, 0.1), mixed)
+    network.eval()
 
 
 @pytest.mark.parametrize("scale", [0.02, 1.0, 30.0])
@@ -137,6 +149,7 @@ def test_grey_networks_take_the_channels_of_a_colour_image_one_by_one() -> None:
     network = build(ConditionedArchitecture(plain, (2, 4), 12, (4, 8, 4), 5))
     assert isinstance(network, ConditionedNetwork)
     network.initialise()
+    network.eval()
     x = torch.rand(2, 3, 9, 8)
     sigma = torch.tensor([0.05, 0.1])
     with torch.no_grad():

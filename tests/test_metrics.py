@@ -1,4 +1,4 @@
-"""Scores against scikit-image and the definition; the noise estimate."""
+"""Scores against scikit-image and the definition."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from pnp_cli import estimate_noise, psnr, ssim
+from pnp_cli import psnr, ssim
 
 from .helpers import psnr_of
 
@@ -44,15 +44,3 @@ def test_shapes_must_agree() -> None:
             score(a, b[:-1])
     with pytest.raises(ValueError, match="11 pixels"):
         ssim(a[:8], b[:8])
-
-
-def test_noise_estimate() -> None:
-    """Within 3 % on flat pictures; constant channels and tiny images do not disturb it."""
-    rng = np.random.default_rng(0)
-    noisy = 0.5 + rng.normal(0, 0.1, (64, 64, 3))
-    assert estimate_noise(noisy) == pytest.approx(0.1, rel=0.03)
-    noisy[:, :, 1:] = 0
-    assert estimate_noise(noisy) == pytest.approx(0.1, rel=0.06)
-    for shape in ((1, 1, 1), (1, 50, 3), (2, 2, 3)):
-        assert estimate_noise(np.zeros(shape)) == 0
-        assert estimate_noise(rng.random(shape)) >= 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from scipy import ndimage
 from scipy.signal import fftconvolve
-from torch import Tensor
 
 from pnp_cli import InputError, UsageError, kernels
+from pnp_cli.boundaries import BoundaryModel, Free, Periodic, Reflect, boundary_model
 from pnp_cli.operators import Blur
 
 from .helpers import relative_dot_test
@@ -57,34 +57,64 @@ def test_it_is_convolution_not_correlation(kernel: np.ndarray) -> None:
     np.testing.assert_allclose(got[0, 0].numpy(), expected, atol=1e-12)
 
 
-class Crop:
-    """A boundary that restricts: the scene goes on by three pixels on every side."""
-
-    name = "crop"
-    is_identity = False
-
-    def canvas(self, size: tuple[int, int], kernel_size: tuple[int, int]) -> tuple[int, int]:
-        return size[0] + 6, size[1] + 6
-
-    def restrict(self, x: Tensor) -> Tensor:
-        return x[:, :, 3:-3, 3:-3]
-
-    def extend(self, y: Tensor) -> Tensor:
-        return F.pad(y, (3, 3, 3, 3))
+BOUNDED = [Free, Reflect, Periodic]
 
 
-def test_another_boundary() -> None:
-    """K = restrict ∘ convolution: exact adjoint, bounds of the singular values, no closed-form prox."""
-    blur = Blur(ASYMMETRIC, (5, 4), Crop(), dtype=torch.float64)
-    relative_dot_test(blur.forward, blur.adjoint, torch.empty(1, 2, 11, 10))
-    basis = torch.eye(110, dtype=torch.float64).reshape(110, 1, 11, 10)
-    singular = np.linalg.svd(blur.forward(basis).reshape(110, 20).numpy(), compute_uv=False)
-    assert blur.strong_convexity == 0
-    assert singular[0] ** 2 <= blur.lipschitz
-    torch.testing.assert_close(blur.normal(basis), blur.adjoint(blur.forward(basis)))
-    y = torch.rand(1, 1, 5, 4, dtype=torch.float64)
-    with pytest.raises(UsageError, match="crop boundary"):
-        blur.prox(blur.adjoint(y), blur.adjoint_spectrum(y), 1.0)
+@pytest.mark.parametrize("boundary", BOUNDED)
+@pytest.mark.parametrize("size", [(9, 8), (4, 5)])
+@pytest.mark.parametrize(
+    "kernel",
+    [ASYMMETRIC, kernels.motion(4.3, 25), np.ones((2, 4)) / 8, np.eye(1, 3)],
+    ids=["3x3", "motion", "even", "shift"],
+)
+def test_every_boundary(boundary: BoundaryModel, size: tuple[int, int], kernel: np.ndarray) -> None:
+    """K = crop ∘ convolution ∘ enlarge: exact adjoint, and L never below a dense SVD."""
+    blur = Blur(kernel, size, boundary, dtype=torch.float64)
+    height, width = blur.scene
+    relative_dot_test(blur.forward, blur.adjoint, torch.empty(1, 2, height, width))
+    basis = torch.eye(height * width, dtype=torch.float64).reshape(height * width, 1, height, width)
+    singular = np.linalg.svd(blur.forward(basis).reshape(height * width, -1).numpy(), compute_uv=False)
+    assert singular[0] ** 2 <= blur.lipschitz * (1 + 1e-12)
+    assert singular[-1] ** 2 >= blur.strong_convexity * (1 - 1e-12)
+    normal = blur.adjoint(blur.forward(basis))
+    torch.testing.assert_close(blur.normal(basis), normal)
+    spectrum = torch.fft.irfft2(blur.normal_spectrum(torch.fft.rfft2(basis)), s=blur.scene)
+    torch.testing.assert_close(spectrum, normal)
+
+
+@pytest.mark.parametrize(
+    "kernel", [ASYMMETRIC, kernels.motion(7, 20), np.ones((2, 4)) / 8], ids=["3x3", "motion", "even"]
+)
+def test_free_boundary_is_what_a_frame_sees_of_a_larger_scene(kernel: np.ndarray) -> None:
+    scene = np.random.default_rng(0).random((30, 33))
+    seen = fftconvolve(scene, kernel, mode="valid")
+    h, w = kernel.shape
+    frame = (30 - h + 1, 33 - w + 1)
+    blur = Blur(kernel, frame, Free, dtype=torch.float64)
+    assert blur.scene[0] >= 30
+    assert blur.scene[1] >= 33
+    x = torch.zeros(1, 1, *blur.scene, dtype=torch.float64)
+    x[0, 0, :30, :33] = torch.from_numpy(scene)
+    np.testing.assert_allclose(blur.forward(x)[0, 0].numpy(), seen, atol=1e-12)
+    # The frame lies where the kernel's origin puts it.
+    top, left = h - 1 - h // 2, w - 1 - w // 2
+    np.testing.assert_array_equal(
+        blur.boundary.frame_of(x)[0, 0].numpy(), scene[top : top + frame[0], left : left + frame[1]]
+    )
+    y = torch.from_numpy(seen)[None, None]
+    torch.testing.assert_close(blur.boundary.frame_of(blur.boundary.extrapolate(y)), y, rtol=0, atol=0)
+
+
+def test_reflection_is_that_of_scipy() -> None:
+    x = np.random.default_rng(0).random((20, 23))
+    blur = Blur(ASYMMETRIC, x.shape, Reflect, dtype=torch.float64)
+    got = blur.forward(torch.from_numpy(x)[None, None])[0, 0].numpy()
+    np.testing.assert_allclose(got, ndimage.convolve(x, ASYMMETRIC, mode="reflect"), atol=1e-12)
+
+
+def test_a_symmetric_kernel_has_norm_1_under_reflection() -> None:
+    assert Blur(kernels.disk(2.3), (20, 17), Reflect).lipschitz == 1.0
+    assert Blur(kernels.motion(9, 40), (20, 17), Reflect).lipschitz > 1.0, "its mirror image differs"
 
 
 @pytest.mark.parametrize("size", [(32, 48), (37, 51)])
@@ -93,6 +123,12 @@ def test_another_boundary() -> None:
 )
 def test_a_blur_has_exactly_norm_1(kernel: np.ndarray, size: tuple[int, int]) -> None:
     assert Blur(kernel, size).lipschitz == 1.0
+
+
+def test_unknown_boundary() -> None:
+    assert boundary_model("free") is Free
+    with pytest.raises(UsageError, match="free, periodic, reflect"):
+        boundary_model("mirror")
 
 
 def test_kernel_larger_than_the_image() -> None:

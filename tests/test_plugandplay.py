@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from pnp_cli import Blur, Settings, UsageError, certify, kernels, plan_deblurring, to_tensor
+from pnp_cli.accelerators import Anderson
+from pnp_cli.boundaries import BoundaryModel, Free, Reflect
 from pnp_cli.certificate import Certificate
 from pnp_cli.conditioned import Conditioned
 from pnp_cli.images import Image
 from pnp_cli.plugandplay import Plan
-from pnp_cli.solvers import Status, fixed_point
+from pnp_cli.solvers import Solution, Status, fixed_point
 
 from .helpers import psnr_of, small_conditioned, small_network
 
@@ -38,7 +41,7 @@ def plan(photo: Image, **choices: object) -> tuple[Plan, Tensor]:
 
 @pytest.mark.parametrize("data_term", ["envelope", "least-squares"])
 def test_it_reaches_a_fixed_point_monotonically(photo: Image, data_term: str) -> None:
-    p, truth = plan(photo, data_term=data_term, tol=1e-6, max_iter=3000)
+    p, truth = plan(photo, data_term=data_term, tol=1e-6, max_iter=3000, acceleration="none")
     solution = p.run()
     assert solution.status is Status.CONVERGED
     assert solution.violations == ()
@@ -46,7 +49,7 @@ def test_it_reaches_a_fixed_point_monotonically(photo: Image, data_term: str) ->
     assert all(b <= a for a, b in pairwise(residuals))
     assert solution.residual_bound is not None
     assert residuals[-1] <= solution.residual_bound
-    again = p.operator(solution.value)
+    again = p.operator()(solution.value)
     assert float((again - solution.value).norm() / again.norm()) <= 1e-6
     assert psnr_of(truth.numpy(), solution.value.numpy()) > psnr_of(truth.numpy(), p.start.numpy()) + 1.5
 
@@ -58,13 +61,13 @@ def test_warm_and_cold_starts_meet_with_a_ridge(photo: Image) -> None:
     assert warm.guarantee.theorem == "contraction"
     q = warm.guarantee.contraction
     assert q is not None
-    assert len(warm.warm_up) == 20
-    assert cold.warm_up == ()
+    assert len(list(warm.warm_up())) == warm.warm == 20
+    assert list(cold.warm_up()) == []
     # The two problems were made with different noise, so start the cold one from the warm one's data.
     a = warm.run()
-    b = fixed_point(warm.operator, torch.zeros_like(warm.start), tol=1e-9, max_iter=2000)
+    b = fixed_point(warm.operator(), torch.zeros_like(warm.start), tol=1e-9, max_iter=2000)
     torch.testing.assert_close(a.value, b.value, atol=1e-7, rtol=0)
-    early = fixed_point(warm.operator, warm.start, tol=0, max_iter=10)
+    early = fixed_point(warm.operator(), warm.start, tol=0, max_iter=10)
     residuals = [record.residual for record in early.records]
     assert all(later <= q * before for before, later in pairwise(residuals))
     assert float((early.value - a.value).norm()) <= q * residuals[-1] / (1 - q)
@@ -102,19 +105,84 @@ def test_false_certificate_is_caught_in_the_run(photo: Image) -> None:
     assert p.run().violations
 
 
+@pytest.mark.parametrize("boundary", [Free, Reflect])
+def test_unknown_surroundings(photo: Image, boundary: BoundaryModel) -> None:
+    """Inexact data steps: their errors are summed, admitted by the checks, and the fixed point is one."""
+    truth = to_tensor(photo, dtype=torch.float64)
+    h, w = KERNEL.shape
+    if boundary is Free:
+        y = Blur(KERNEL, photo.size, dtype=torch.float64).forward(truth)[:, :, h:-h, w:-w]
+    else:
+        y = Blur(KERNEL, photo.size, boundary, dtype=torch.float64).forward(truth)
+    y += NOISE * torch.randn_like(y)
+    network = small_network().double()
+    settings = Settings.for_noise(NOISE, tol=2e-5, max_iter=600)
+    blur = Blur(KERNEL, (y.shape[2], y.shape[3]), boundary, dtype=torch.float64)
+    p = plan_deblurring(y, blur, network, certify(network), settings)
+    solution = p.run()
+    assert solution.converged
+    assert solution.violations == ()
+    assert 0 < solution.inexactness < 2e-4 * float(y.norm())
+    assert solution.inexactness >= sum(r.error for r in solution.records)
+    assert solution.value.shape[2:] == blur.scene
+    again = p.operator()
+    moved = float((again(solution.value) - solution.value).norm())
+    assert moved <= 2e-5 * float(solution.value.norm()) + again.error
+
+
+def test_anderson_reaches_the_fixed_point_sooner(photo: Image) -> None:
+    """With a ridge there is one fixed point; the checks hold at extrapolated points, and the residual never rises."""
+    plain, _ = plan(photo, ridge=0.2, envelope=5.0, tol=1e-9, max_iter=3000)
+    expected = plain.run()
+
+    def cold(acceleration: str) -> Solution:
+        settings = replace(plain.settings, acceleration=acceleration, tol=1e-5)
+        return Plan(settings, plain.guarantee, plain.base, plain.denoiser, warm=0).run()
+
+    fast, slow = cold("anderson"), cold("none")
+    assert fast.converged
+    assert fast.violations == ()
+    assert fast.iterations < slow.iterations
+    residuals = [record.residual for record in fast.records]
+    assert residuals == sorted(residuals, reverse=True)
+    assert fast.residual_bound is not None
+    assert residuals[-1] <= fast.residual_bound
+    assert fast.error_bound is not None
+    assert float((fast.value - expected.value).norm()) <= fast.error_bound
+
+
+def test_a_deviation_that_does_not_pay_is_taken_back() -> None:
+    """An accelerator that always overshoots: the residuals fall nevertheless, and the last image is a plain one."""
+
+    class Overshoot(Anderson):
+        def next(self, x: Tensor, image: Tensor) -> Tensor:
+            self.deviation = 1.0
+            return image + 1
+
+    solution = fixed_point(lambda v: v / 2, torch.ones(1, 1, 2, 2), tol=0, max_iter=20, accelerator=Overshoot())
+    numbers = [record.iteration for record in solution.records]
+    residuals = [record.residual for record in solution.records]
+    assert residuals == sorted(residuals, reverse=True)
+    assert any(b - a == 2 for a, b in pairwise(numbers))
+    assert float((solution.value - 0.5 ** len(numbers)).abs().max()) == 0
+
+
 @pytest.mark.parametrize(("refresh", "warm", "references"), [(1, 20, 1), (4, 20, 4), (40, 20, 21), (3, 0, 1)])
 def test_references_are_renewed_then_frozen(photo: Image, refresh: int, warm: int, references: int) -> None:
     _, blur, y = problem(photo)
     network = small_conditioned().double()
-    settings = Settings.for_noise(NOISE, refresh=refresh, continuation=warm, max_iter=300, tol=1e-5)
+    settings = Settings.for_noise(
+        NOISE, refresh=refresh, continuation=warm, max_iter=300, tol=1e-5, acceleration="none"
+    )
     p = plan_deblurring(y, blur, network, certify(network), settings)
     assert p.references == references
     renewals: list[int] = []
     condition = network.condition
 
-    def spy(reference: Tensor, sigma: float) -> Conditioned:
+    def spy(reference: Tensor, sigma: float, noisy: bool) -> Conditioned:
+        assert not noisy
         renewals.append(len(seen))
-        return condition(reference, sigma)
+        return condition(reference, sigma, noisy)
 
     seen: list[Tensor] = []
     network.condition = spy  # type: ignore[method-assign, assignment]
@@ -122,11 +190,13 @@ def test_references_are_renewed_then_frozen(photo: Image, refresh: int, warm: in
     assert len(renewals) == references
     assert renewals[-1] == warm, "the last reference is taken when the warm-up ends"
     assert all(iteration < warm for iteration in renewals[:-1])
-    # From the freeze on it is one averaged map: the checks hold and the residual never grows.
+    # From the freeze on it is one averaged map: the checks hold and the residual of the plain iteration never grows.
     assert solution.violations == ()
     residuals = [record.residual for record in solution.records if not record.warm]
     assert all(b <= a for a, b in pairwise(residuals))
-    torch.testing.assert_close(p.operator(seen[-2]), seen[-1], rtol=0, atol=1e-12)
+    frozen = p.operator()
+    frozen(seen[warm - 1] if warm else p.start)
+    torch.testing.assert_close(frozen(seen[-2]), seen[-1], rtol=0, atol=1e-12)
     again = p.run()
     assert torch.equal(again.value, solution.value), "a second run takes its references anew"
 
@@ -154,6 +224,7 @@ def test_no_refresh_is_the_plain_network(photo: Image) -> None:
         {"max_iter": 0},
         {"refresh": -1},
         {"data_term": "other"},
+        {"acceleration": "nesterov"},
     ],
     ids=str,
 )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pnp_cli import InputError, Trainer, TrainingConfig, WeightsError, certify
+from pnp_cli import InputError, Trainer, TrainingConfig, UsageError, WeightsError, certify
 from pnp_cli.data import RandomCrops, bundled_images, load_folders
 from pnp_cli.denoisers import DnCNNArchitecture, EulerArchitecture
 from pnp_cli.images import Image, write_image
@@ -78,6 +78,18 @@ def test_export_is_the_trained_network(pictures: list[Tensor]) -> None:
     x = torch.rand(1, 3, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(plain(x, 0.1), trainer.network(x, 0.1), atol=1e-5, rtol=1e-5)
+
+
+def test_a_training_starts_from_trained_weights(pictures: list[Tensor]) -> None:
+    first = Trainer(HUBER, pictures, CONFIG)
+    parameters_after(first)
+    trained = export(first.network)
+    second = export(Trainer(HUBER, pictures, CONFIG, start=trained).network)
+    x = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(second(x, 0.1), trained(x, 0.1), atol=2e-3, rtol=0)
+    with pytest.raises(UsageError, match="another architecture"):
+        Trainer(RELU, pictures, CONFIG, start=trained)
 
 
 def test_training_improves_the_denoiser() -> None:

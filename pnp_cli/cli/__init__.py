@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from ..errors import PnpError
-from . import blur, certify, deblur, denoise, ista, psnr, train
+from . import blur, certify, deblur, denoise, ista, kernel, psnr, train
 from .batch import exit_code
+from .kernel_options import complete_auto
 
 EPILOG = (
     "Exit codes: 0 all good; 1 some file failed; 2 wrong usage; 3 a convergence condition is violated, or not "
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "deblur": deblur.deblur,
     "ista": ista.ista,
     "blur": blur.blur,
+    "kernel": kernel.kernel,
     "psnr": psnr.psnr,
     "certify": certify.certify,
     "train-denoiser": train.train_denoiser,
@@ -64,7 +66,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters is no reason to fail
     try:
-        app()
+        app(args=complete_auto(sys.argv[1:]))
     except PnpError as error:
         print(f"pnp: error: {error}", file=sys.stderr)
         sys.exit(exit_code(error))

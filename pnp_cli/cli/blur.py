@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from ..errors import UsageError
 from ..images import MAX_PIXELS
+from . import kernel_options as k
 from . import options as o
 from .batch import Outcome, run_batch
 from .console import say
@@ -17,10 +19,19 @@ def blur(
     context: typer.Context,
     inputs: o.Inputs,
     output: o.Output = None,
-    motion: o.Motion = None,
-    gaussian: o.Gaussian = None,
-    disk: o.Disk = None,
-    kernel: o.KernelFile = None,
+    motion: k.Motion = None,
+    gaussian: k.Gaussian = None,
+    disk: k.Disk = None,
+    path: k.MotionPath = None,
+    trajectory: k.Trajectory = None,
+    kernel: k.KernelFile = None,
+    center: k.Center = True,
+    boundary: Annotated[
+        str,
+        typer.Option(
+            "--boundary", help="What lies beyond the frame: reflect (the scene is mirrored) or periodic (it repeats)."
+        ),
+    ] = "reflect",
     noise: Annotated[
         str, typer.Option("--noise", metavar="S", help="Standard deviation of Gaussian noise on the 0-255 scale.")
     ] = "0",
@@ -41,32 +52,40 @@ def blur(
     verbose: o.Verbose = False,
     device: o.Device = "auto",
 ) -> None:
-    """Blur images periodically and add noise, to make test inputs.
+    """Blur images and add noise, to make test inputs.
 
     TIFF and NPY outputs hold unclipped floats; the others are clipped and rounded to the depth of the input.
 
     Example: pnp blur photo.png -o blurred.tif --motion 15 30 --noise 2.55
     """
-    psf, description, notes = o.read_kernel(motion, gaussian, disk, kernel)
+    if boundary == "free":
+        raise UsageError(
+            "a scene that is unknown beyond the frame cannot be blurred; use --boundary reflect or periodic"
+        )
+    choice = k.read_kernel(motion, gaussian, disk, kernel, path, trajectory, center)
+    if choice.kernel is None:
+        raise UsageError("--motion auto needs images that are blurred already; give a length and an angle")
+    psf, description = choice.kernel, choice.description
     level = o.read_level(noise, "--noise", auto=False)
     assert level is not None
     hint = o.level_hint(level, "--noise")
-    for line in (*notes, *([hint] if hint else [])):
+    for line in (*choice.notes, *([hint] if hint else [])):
         say(line, quiet)
 
+    from ..boundaries import boundary_model
     from ..images import Image
     from ..noise import add_gaussian_noise
     from ..operators import BlurCache
     from ..tensors import from_tensor, to_tensor
 
     place = o.read_device(device, scheduler)
-    blur_for = BlurCache(psf, place)
+    blur_for = BlurCache(boundary_model(boundary), place)
 
     def work(image: Image, name: str) -> Outcome:
-        result = from_tensor(blur_for(image.size).forward(to_tensor(image, place)), image)
+        result = from_tensor(blur_for(psf, image.size).forward(to_tensor(image, place)), image)
         pixels = add_gaussian_noise(result.pixels, level / 255, seed) if level else result.pixels
-        say(f"{name}: {description}, noise {level:g} (0-255 scale, seed {seed})", quiet)
-        fields = {"kernel": description, "noise": level, "seed": seed}
+        say(f"{name}: {description}, {boundary} boundary, noise {level:g} (0-255 scale, seed {seed})", quiet)
+        fields = {"kernel": description, "boundary": boundary, "noise": level, "seed": seed}
         return Outcome(result.with_pixels(pixels), fields, unclipped=True)
 
-    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "blurred", kernel), work))
+    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "blurred", kernel, trajectory), work))

@@ -15,7 +15,7 @@ def certify(
         list[str],
         typer.Argument(
             metavar="WEIGHTS...",
-            help="Shipped weights (conditioned, huber, euler, dncnn) or .safetensors files.",
+            help="Shipped weights (conditioned, huber, huber-grey, euler, dncnn) or .safetensors files.",
             show_default=False,
         ),
     ],

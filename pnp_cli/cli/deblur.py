@@ -9,6 +9,7 @@ import typer
 
 from ..errors import DivergenceError, InputError, UsageError
 from ..images import MAX_PIXELS, Image
+from . import kernel_options as k
 from . import options as o
 from .batch import Outcome, run_batch
 from .console import progress, say
@@ -19,10 +20,14 @@ def deblur(
     context: typer.Context,
     inputs: o.Inputs,
     output: o.Output = None,
-    motion: o.Motion = None,
-    gaussian: o.Gaussian = None,
-    disk: o.Disk = None,
-    kernel: o.KernelFile = None,
+    motion: k.Motion = None,
+    gaussian: k.Gaussian = None,
+    disk: k.Disk = None,
+    path: k.MotionPath = None,
+    trajectory: k.Trajectory = None,
+    kernel: k.KernelFile = None,
+    center: k.Center = True,
+    boundary: o.Boundary = "free",
     sigma: o.Sigma = "auto",
     weights: o.Weights = "conditioned",
     data_term: Annotated[
@@ -72,6 +77,10 @@ def deblur(
             "0 uses their plain network.",
         ),
     ] = 4,
+    acceleration: Annotated[
+        str,
+        typer.Option("--acceleration", help="How iterates are combined once frozen: anderson or none."),
+    ] = "anderson",
     tol: Annotated[float, typer.Option("--tol", help="Relative residual at which to stop.")] = 1e-4,
     max_iter: Annotated[int, typer.Option("--max-iter", min=1, help="Limit of all iterations.")] = 200,
     reference: Annotated[
@@ -81,6 +90,15 @@ def deblur(
     strict: o.Strict = False,
     dry_run: o.DryRun = False,
     tile: o.Tile = "auto",
+    patch: Annotated[
+        str,
+        typer.Option(
+            "--patch",
+            metavar="N",
+            help="Restore images longer than N in overlapping patches of that side, an approximation: auto chooses by "
+            "image and free memory, 0 takes the image whole.",
+        ),
+    ] = "auto",
     file_format: o.Format = None,
     bit_depth: o.BitDepth = "keep",
     quality: o.Quality = 95,
@@ -104,31 +122,34 @@ def deblur(
     if data_term == "least-squares" and envelope is not None:
         raise UsageError("--envelope belongs to --data-term envelope; leave one of them out")
     level = o.read_level(sigma, "--sigma")
-    side = o.read_tile(tile)
+    side, patch_side = o.read_tile(tile), o.read_patch(patch)
     given = o.read_level(strength, "--strength")
-    psf, description, notes = o.read_kernel(motion, gaussian, disk, kernel)
-    for hint in (o.level_hint(level, "--sigma"), o.level_hint(given, "--strength"), *notes):
+    choice = k.read_kernel(motion, gaussian, disk, kernel, path, trajectory, center)
+    for hint in (o.level_hint(level, "--sigma"), o.level_hint(given, "--strength"), *choice.notes):
         if hint:
             say(hint, quiet)
 
-    from torch import nn
+    from torch import Tensor
 
     from .. import report
+    from ..boundaries import boundary_model
     from ..devices import describe_device
     from ..images import read_image
     from ..metrics import psnr
-    from ..noise import estimate_noise
+    from ..noise import estimate_noise_under_blur
     from ..operators import BlurCache
-    from ..plugandplay import Settings, plan_deblurring
-    from ..solvers import Record, Status
+    from ..patches import choose_patch, least_overlap, restore_by_patches, windows
+    from ..plugandplay import Plan, Settings, plan_deblurring
+    from ..rules import PLAIN_RULES, Rules
+    from ..solvers import Record, Solution, Status
     from ..tensors import from_tensor, to_tensor
     from ..tiling import tiled
     from ..weights import Shelf
 
-    def settings_for(noise: float, denoiser: nn.Module | None = None) -> Settings:
+    def settings_for(noise: float, rules: Rules = PLAIN_RULES) -> Settings:
         return Settings.for_noise(
             noise / 255,
-            denoiser,
+            rules,
             data_term=data_term,  # type: ignore[arg-type]
             strength=given / 255 if given is not None else None,
             envelope=envelope,
@@ -137,6 +158,7 @@ def deblur(
             box=box,
             continuation=Settings.continuation if continuation else 0,
             refresh=refresh,
+            acceleration=acceleration,
             tol=tol,
             max_iter=max_iter,
         )
@@ -146,25 +168,39 @@ def deblur(
     place = o.read_device(device, scheduler)
     shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
-    blur_for = BlurCache(psf, place)
+    blur_for = BlurCache(boundary_model(boundary), place)
 
     def work(image: Image, name: str) -> Outcome:
         if truth is not None and truth.pixels.shape != image.pixels.shape:
             raise InputError(f"{reference}: the reference is {_shape(truth)}, but {name} is {_shape(image)}")
-        operator = blur_for(image.size)
+        psf, description = choice.of(image)
         loaded = shelf.get(image.pixels.shape[2])
-        noise = level if level is not None else 255 * estimate_noise(image.pixels)
-        denoiser = tiled(loaded.network, image.size, side, place)
+        noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf)
+        settings = settings_for(noise, loaded.rules)
         y = to_tensor(image, place)
-        plan = plan_deblurring(y, operator, denoiser, loaded.certificate, settings_for(noise, denoiser))
-        say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {operator.boundary.name} boundary", quiet)
+        longest = choose_patch(image.size, place) if patch_side is None else patch_side
+        longest, overlap = longest or max(image.size), least_overlap(psf.shape)
+        parts = windows(image.size, longest, overlap)
+
+        def plan_for(part: Tensor) -> Plan:
+            operator = blur_for(psf, (part.shape[2], part.shape[3]))
+            denoiser = tiled(loaded.network, operator.scene, side, place)
+            return plan_deblurring(part, operator, denoiser, loaded.certificate, settings)
+
+        rows, columns = parts[0]
+        plan = plan_for(y[:, :, rows, columns])  # what is known beforehand is the same for all patches
+        say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {boundary} boundary", quiet)
+        if len(parts) > 1:
+            say(f"patches     {len(parts)}, restored one by one and blended over {overlap} pixels or more", quiet)
         say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
-        say(f"blur        L = ‖K‖² = {operator.lipschitz:.6g}, μ = {operator.strong_convexity:.3g}", quiet)
+        say(report.blur_line(plan.base.operator), quiet)
         for line in report.guarantee_lines(plan.guarantee, plan.settings):
             say(line, quiet)
         fields = {
             "kernel": description,
+            "boundary": boundary,
+            "patches": len(parts),
             "weights": loaded.name,
             "weights_sha256": loaded.sha256,
             "noise": noise,
@@ -174,33 +210,45 @@ def deblur(
             plan.guarantee.require()
         if dry_run:
             return Outcome(None, fields)
-        with progress(name, max_iter, quiet) as show:
+
+        runs: list[tuple[Solution, float | None]] = []
+        with progress(name, max_iter * len(parts), quiet) as show:
 
             def note(record: Record, _: object) -> None:
                 words = f"iteration {record.iteration}, residual {record.relative:.1e}"
-                show(record.iteration, words)
+                show(max_iter * len(runs) + record.iteration, words)
                 say(f"  {words}{', warm' if record.warm else ''}", not verbose)
 
-            solution = plan.run(note)
-        for line in report.solution_lines(solution, plan):
+            def restore(part: Tensor) -> Tensor:
+                plan = plan_for(part)
+                solution = plan.run(note)
+                if solution.status is Status.DIVERGED:
+                    raise DivergenceError(
+                        "the iteration diverged, nothing was written; use certified weights and an admissible step"
+                    )
+                runs.append((solution, plan.base.discrepancy(solution.value, noise / 255)))
+                return plan.base.operator.boundary.frame_of(solution.value)
+
+            restored = restore_by_patches(y, longest, overlap, restore)
+        solution, discrepancy = max(runs, key=lambda run: run[0].records[-1].relative)
+        if len(runs) > 1:
+            say("of the patch with the largest relative residual:", quiet)
+        for line in report.solution_lines(solution, plan, discrepancy):
             say(line, quiet)
-        for violation in solution.violations[:5]:
+        violations = [violation for run, _ in runs for violation in run.violations]
+        for violation in violations[:5]:
             say(f"{name}: VIOLATION {violation}")
-        if strict and not solution.converged:
+        converged = all(run.converged for run, _ in runs)
+        if strict and not converged:
             say(f"{name}: not converged, as --strict asks for; raise --max-iter or --tol")
-        fields["solution"] = report.solution_dict(solution, plan)
-        if solution.status is Status.DIVERGED:
-            raise DivergenceError(
-                "the iteration diverged, nothing was written; use certified weights and an admissible step"
-            )
-        result = from_tensor(solution.value, image)
+        fields["solution"] = report.solution_dict(solution, plan, discrepancy)
+        result = from_tensor(restored, image)
         if truth is not None:
             fields["psnr_input"], fields["psnr"] = (psnr(truth.pixels, p.pixels) for p in (image, result))
             say(f"psnr        {fields['psnr_input']:.2f} dB before, {fields['psnr']:.2f} dB after (peak 1.0)", quiet)
-        bad = bool(solution.violations) or (strict and not solution.converged)
-        return Outcome(result, fields, 3 if bad else 0)
+        return Outcome(result, fields, 3 if violations or (strict and not converged) else 0)
 
-    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "deblurred", reference, kernel), work))
+    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "deblurred", reference, kernel, trajectory), work))
 
 
 def _shape(image: Image) -> str:

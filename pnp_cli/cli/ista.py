@@ -8,6 +8,7 @@ import typer
 
 from ..errors import ConditionError, DivergenceError, UsageError
 from ..images import MAX_PIXELS
+from . import kernel_options as k
 from . import options as o
 from .batch import Outcome, run_batch
 from .console import progress, say
@@ -18,10 +19,14 @@ def ista(
     context: typer.Context,
     inputs: o.Inputs,
     output: o.Output = None,
-    motion: o.Motion = None,
-    gaussian: o.Gaussian = None,
-    disk: o.Disk = None,
-    kernel: o.KernelFile = None,
+    motion: k.Motion = None,
+    gaussian: k.Gaussian = None,
+    disk: k.Disk = None,
+    path: k.MotionPath = None,
+    trajectory: k.Trajectory = None,
+    kernel: k.KernelFile = None,
+    center: k.Center = True,
+    boundary: o.Boundary = "free",
     basis: Annotated[
         str,
         typer.Option("--basis", help="Orthonormal basis: pixel, dct, or an orthogonal wavelet (haar, db4, sym8 ...)."),
@@ -68,18 +73,19 @@ def ista(
         raise UsageError(f"--tol must be a non-negative number, not {tol}")
     if step is not None and not 0 < step < float("inf"):
         raise UsageError(f"--step must be a positive number, not {step:g}")
-    psf, description, notes = o.read_kernel(motion, gaussian, disk, kernel)
+    choice = k.read_kernel(motion, gaussian, disk, kernel, path, trajectory, center)
     level = o.read_level(sigma, "--sigma")
-    for line in (*notes, o.level_hint(level, "--sigma")):
+    for line in (*choice.notes, o.level_hint(level, "--sigma")):
         if line:
             say(line, quiet)
 
     import torch
 
     from .. import report
+    from ..boundaries import boundary_model
     from ..fidelity import LeastSquares
     from ..images import Image
-    from ..noise import estimate_noise
+    from ..noise import estimate_noise_under_blur
     from ..operators import BlurCache
     from ..solvers import Status
     from ..sparse import SparseProblem, SparseRecord, rule_gamma, sparse_limit, sparse_step_failure
@@ -89,17 +95,19 @@ def ista(
 
     transform = make_transform(basis)
     place = o.read_device(device, scheduler)
-    blur_for = BlurCache(psf, place, torch.float64)
+    blur_for = BlurCache(boundary_model(boundary), place, torch.float64)
 
     def work(image: Image, name: str) -> Outcome:
         y = to_tensor(image, place, torch.float64)  # single precision would hide small duality gaps
-        fidelity = LeastSquares(blur_for(image.size), y)
+        psf, description = choice.of(image)
+        operator = blur_for(psf, image.size)
+        fidelity = LeastSquares(operator, y)
         alpha = step if step is not None else 1 / fidelity.lipschitz
         limit = sparse_limit(fidelity.lipschitz, fista)
-        noise = level if level is not None else 255 * estimate_noise(image.pixels)
+        noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf)
         weight = gamma if gamma is not None else rule_gamma(noise / 255)
         method = "FISTA" if fista else "ISTA"
-        say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, periodic boundary", quiet)
+        say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {boundary} boundary", quiet)
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
         say(f"objective   1/2 |Kx - y|^2 + {weight:.4g} |Psi x|_1, Psi = {basis}", quiet)
         failure = sparse_step_failure(alpha, fidelity.lipschitz, fista)
@@ -111,6 +119,7 @@ def ista(
             raise ConditionError(failure)
         fields = {
             "kernel": description,
+            "boundary": boundary,
             "basis": basis,
             "noise": noise,
             "gamma": weight,
@@ -129,7 +138,7 @@ def ista(
 
             solution = solve(
                 SparseProblem(fidelity, transform, weight),
-                y,
+                operator.boundary.extrapolate(y),
                 step=alpha,
                 accelerated=fista,
                 tol=tol,
@@ -144,6 +153,6 @@ def ista(
         code = 3 if strict and not solution.converged else 0
         if code:
             say(f"{name}: not converged, as --strict asks for; raise --max-iter or --tol")
-        return Outcome(from_tensor(solution.value, image), fields, code)
+        return Outcome(from_tensor(operator.boundary.frame_of(solution.value), image), fields, code)
 
-    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "ista", kernel), work))
+    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "ista", kernel, trajectory), work))

@@ -14,8 +14,6 @@ from ..files import read_bytes
 if TYPE_CHECKING:
     import torch
 
-    from ..kernels import Kernel
-
 
 def _option_names(command: Any) -> dict[str, str]:
     """Parameter names of a command by the long names of its options."""
@@ -135,7 +133,8 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         "-w",
-        help="Shipped weights (conditioned, huber, euler, dncnn) or a .safetensors file.",
+        help="Shipped weights (conditioned, huber, euler, dncnn) or a .safetensors file; of huber, grey images get "
+        "huber-grey.",
     ),
 ]
 Tile = Annotated[
@@ -152,48 +151,14 @@ AllowUnsafe = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 if a run does not converge.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and check the conditions; write nothing.")]
-Motion = Annotated[
-    tuple[float, float] | None,
+Boundary = Annotated[
+    str,
     typer.Option(
-        "--motion",
-        metavar="LENGTH ANGLE",
-        help="Linear motion blur: length in pixels, direction in degrees counter-clockwise from horizontal.",
+        "--boundary",
+        help="What lies beyond the frame: free (the scene goes on, unknown), periodic (it repeats) or reflect "
+        "(it is mirrored).",
     ),
 ]
-Gaussian = Annotated[
-    float | None, typer.Option("--gaussian", metavar="S", help="Gaussian blur of standard deviation S pixels.")
-]
-Disk = Annotated[float | None, typer.Option("--disk", metavar="R", help="Defocus: uniform disk of radius R pixels.")]
-KernelFile = Annotated[
-    Path | None,
-    typer.Option("--kernel", metavar="FILE", help="Blur kernel from a PNG, NPY or MAT file; scaled to unit sum."),
-]
-
-
-def read_kernel(
-    motion: tuple[float, float] | None, gaussian: float | None, disk: float | None, file: Path | None
-) -> tuple[Kernel, str, tuple[str, ...]]:
-    """The kernel that exactly one of the kernel options names, a description, and notes.
-
-    Raises
-    ------
-    UsageError
-        If none or several are given, or a value makes no sense.
-    """
-    from .. import kernels
-
-    given = [option is not None for option in (motion, gaussian, disk, file)]
-    if sum(given) != 1:
-        raise UsageError("give exactly one blur kernel: --motion LENGTH ANGLE, --gaussian S, --disk R or --kernel FILE")
-    if motion is not None:
-        return kernels.motion(*motion), f"motion {motion[0]:g} px, {motion[1]:g} degrees", ()
-    if gaussian is not None:
-        return kernels.gaussian(gaussian), f"gaussian, standard deviation {gaussian:g} px", ()
-    if disk is not None:
-        return kernels.disk(disk), f"disk, radius {disk:g} px", ()
-    assert file is not None
-    kernel, notes = kernels.from_file(file)
-    return kernel, f"{file} ({kernel.shape[0]}x{kernel.shape[1]})", notes
 
 
 def read_level(text: str, option: str, auto: bool = True) -> float | None:
@@ -241,10 +206,25 @@ def read_tile(text: str) -> int | None:
     UsageError
         If it is neither "auto", 0 nor at least 64.
     """
+    return _read_side(text, "--tile", 64)
+
+
+def read_patch(text: str) -> int | None:
+    """Side of the patches, 0 for none, or None for "auto".
+
+    Raises
+    ------
+    UsageError
+        If it is neither "auto", 0 nor at least 256.
+    """
+    return _read_side(text, "--patch", 256)
+
+
+def _read_side(text: str, option: str, least: int) -> int | None:
     if text == "auto":
         return None
-    if not text.isdecimal() or 0 < int(text) < 64:
-        raise UsageError(f"--tile must be auto, 0 (no tiles) or a side of at least 64 pixels, not '{text}'")
+    if not text.isdecimal() or 0 < int(text) < least:
+        raise UsageError(f"{option} must be auto, 0 (none) or a side of at least {least} pixels, not '{text}'")
     return int(text)
 
 

@@ -131,7 +131,7 @@ def find_sources(inputs: Sequence[str], recursive: bool = False) -> list[Source]
             sources.append(Source(None))
         elif not text:
             sources.append(Source(path, problem="an input has an empty name"))
-        elif _is_dir(path):
+        elif is_dir(path):
             found = list_images(path, recursive)
             hint = "" if recursive else "; -r searches below it"
             sources += [Source(p, path) for p in found]
@@ -145,7 +145,8 @@ def find_sources(inputs: Sequence[str], recursive: bool = False) -> list[Source]
     return sources
 
 
-def _is_dir(path: Path) -> bool:
+def is_dir(path: Path) -> bool:
+    """Whether it is a folder that may be looked into; false for impossible names."""
     try:
         return path.is_dir()
     except OSError:  # an impossible name, or a folder that may not be looked into
@@ -201,7 +202,7 @@ def _fill(template: str, **fields: str) -> str:
 
 
 def _is_folder(output: str) -> bool:
-    return output.endswith(("/", "\\")) or _is_dir(Path(output))
+    return output.endswith(("/", "\\")) or is_dir(Path(output))
 
 
 def _default_suffix(source: Source) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +14,20 @@ from ..images import MAX_PIXELS
 from . import options as o
 from .console import emit, say
 
+if TYPE_CHECKING:
+    from ..images import Image
+    from .paths import Source
+
 
 def psnr(
-    reference: Annotated[str, typer.Argument(metavar="REFERENCE", help="The true image.", show_default=False)],
+    reference: Annotated[
+        str,
+        typer.Argument(
+            metavar="REFERENCE",
+            help="The true image, or a folder of true images: NAME.png is that of NAME.png and of NAME.deblurred.png.",
+            show_default=False,
+        ),
+    ],
     tests: Annotated[
         list[str], typer.Argument(metavar="TEST...", help="Images, folders or globs to score.", show_default=False)
     ],
@@ -28,13 +40,17 @@ def psnr(
         float | None, typer.Option("--min-psnr", metavar="DB", help="Exit with 4 if a score is below this.")
     ] = None,
     max_pixels: o.MaxPixels = MAX_PIXELS,
+    recursive: o.Recursive = False,
     json: o.Json = False,
+    config: o.Config = None,
 ) -> None:
     """Print the PSNR of images against a reference, in dB.
 
-    A table on a terminal; bare numbers, one line per image, when piped.
+    A table on a terminal, with the mean of several; bare numbers, one line per image, when piped.
 
     Example: pnp psnr truth.png result.png --min-psnr 30
+
+    Example: pnp psnr truths/ results/ --json
     """
     if min_psnr is not None and math.isnan(min_psnr):
         raise UsageError("--min-psnr must be a number of dB")
@@ -42,14 +58,14 @@ def psnr(
         raise UsageError(f"--peak must be range or reference-max, not '{peak}'")
 
     from .. import metrics
-    from ..images import read_image
     from .paths import find_sources
 
-    truth = read_image(reference, max_pixels=max_pixels)
+    truths = _Truths(reference, recursive, max_pixels)
     rows: list[tuple[str, float, float | None]] = []
     failed = False
-    for source in find_sources(tests):
+    for source in find_sources(tests, recursive):
         try:
+            truth = truths.of(source)
             image = source.read(max_pixels)
             if image.pixels.shape != truth.pixels.shape:
                 a, b = image.pixels.shape, truth.pixels.shape
@@ -69,13 +85,69 @@ def psnr(
         if json:
             # JSON has no infinity: psnr is null for identical images.
             same = value == float("inf")
-            emit("psnr", source.name, True, reference=reference, psnr=value, peak=peak, ssim=similarity, identical=same)
+            emit(
+                "psnr", source.name, True, reference=truths.name, psnr=value, peak=peak, ssim=similarity, identical=same
+            )
     if not json:
         _show(rows, peak, ssim)
     if min_psnr is not None and any(value < min_psnr for _, value, _ in rows):
         say(f"pnp: a PSNR is below {min_psnr:g} dB")
         raise typer.Exit(4)
     raise typer.Exit(1 if failed else 0)
+
+
+class _Truths:
+    """The true image of every test image: one for all, or those of a folder by name. The last one is kept."""
+
+    def __init__(self, reference: str, recursive: bool, max_pixels: int) -> None:
+        from .paths import STREAM, Source, find_sources, is_dir
+
+        self.max_pixels = max_pixels
+        self.folder = Path(reference) if reference != STREAM and is_dir(Path(reference)) else None
+        self.by_name: dict[str, Source] = {}
+        if self.folder:
+            for source in find_sources([reference], recursive):
+                key = self._key(source)
+                if key in self.by_name:
+                    raise UsageError(f"{source.name} and {self.by_name[key].name} are both called {source.path.stem}")  # type: ignore[union-attr]
+                self.by_name[key] = source
+        self._only = Source(None if reference == STREAM else Path(reference))
+        self._last: tuple[Source, Image] | None = None
+        if not self.folder:
+            self._read(self._only)  # a reference that cannot be read is no fault of the images
+
+    @staticmethod
+    def _key(source: Source) -> str:
+        """Folder below the root and stem."""
+        path = source.path or Path()
+        return str((path.relative_to(source.root) if source.root else Path(path.name)).with_suffix(""))
+
+    @property
+    def name(self) -> str:
+        """What the last true image is called."""
+        return self._last[0].name if self._last else str(self.folder)
+
+    def of(self, source: Source) -> Image:
+        """The true image of a test image.
+
+        Raises
+        ------
+        InputError
+            If there is none, or it cannot be read.
+        """
+        if not self.folder:
+            return self._read(self._only)
+        key = self._key(source)
+        shorter = str(Path(key).with_suffix(""))
+        found = self.by_name.get(key) or self.by_name.get(shorter)
+        if found is None:
+            raise InputError(f"{source.name}: the folder {self.folder} holds no true image called {shorter}")
+        return self._read(found)
+
+    def _read(self, source: Source) -> Image:
+        if self._last is None or self._last[0] is not source:
+            self._last = source, source.read(self.max_pixels)
+        return self._last[1]
 
 
 def _show(rows: list[tuple[str, float, float | None]], peak: str, ssim: bool) -> None:
@@ -91,5 +163,8 @@ def _show(rows: list[tuple[str, float, float | None]], peak: str, ssim: bool) ->
         table.add_column("SSIM")
     for name, value, similarity in rows:
         table.add_row(name, f"{value:.2f}", *([f"{similarity:.4f}"] if similarity is not None else []))
+    if len(rows) > 1:
+        mean = [f"{sum(r[2] or 0 for r in rows) / len(rows):.4f}"] if ssim else []
+        table.add_row("mean", f"{sum(r[1] for r in rows) / len(rows):.2f}", *mean)
     if rows:
         Console().print(table)

@@ -45,17 +45,19 @@ def train_denoiser(
     ] = Path("denoiser.safetensors"),
     preset: Annotated[
         str,
-        typer.Option(
-            "--preset", help="Architecture: huber, conditioned, each also with -grey; euler; dncnn (uncertified)."
-        ),
+        typer.Option("--preset", help="Architecture: huber, huber-grey, conditioned, euler, or dncnn (uncertified)."),
     ] = "huber",
     plain: Annotated[
         str | None,
         typer.Option(
             "--plain",
             metavar="W",
-            help="For conditioned: the trained plain network in it. Default: the shipped huber or huber-grey.",
+            help="For conditioned: the trained plain network in it. Default: the shipped huber.",
         ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", metavar="W", help="Go on from these trained weights of the same preset."),
     ] = None,
     sigma: Annotated[
         tuple[float, float], typer.Option("--sigma", metavar="LO HI", help="Range of noise levels on the 0-255 scale.")
@@ -118,8 +120,8 @@ def train_denoiser(
         raise UsageError(f"unknown --preset '{preset}'; use one of {', '.join(PRESETS)}")
     architecture = PRESETS[preset]
     conditioned = isinstance(architecture, ConditionedArchitecture)
-    if plain and not conditioned:
-        raise UsageError("--plain belongs to the conditioned presets; leave it out")
+    if plain and (start or not conditioned):
+        raise UsageError("--plain belongs to the conditioned presets without --start; leave it out")
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: a weight file must end in .safetensors")
     if not 0 <= sigma[0] <= sigma[1] <= 255 or sigma[1] == 0:
@@ -157,9 +159,11 @@ def train_denoiser(
         learning_rate=learning_rate or (1e-3 if preset == "dncnn" else 2e-3 if conditioned else 4e-3),
         seed=seed,
     )
-    first = load(plain or preset.replace("conditioned", "huber")).network if conditioned else None
+    earlier = load(start).network if start else None
+    first = load(plain or "huber").network if conditioned and not start else None
+    first = first if isinstance(first, EulerNetwork) else None
     workers = join(rank, count, place) if count > 1 else Workers()
-    trainer = Trainer(architecture, images, config, place, first if isinstance(first, EulerNetwork) else None, workers)
+    trainer = Trainer(architecture, images, config, place, first, workers, earlier)
     if trainer.network.image_channels == 1:
         validation = [to_grey(image) for image in validation]
     if resume and checkpoint.exists():
@@ -214,7 +218,11 @@ def train_denoiser(
         "learning_rate": config.learning_rate,
         "device": describe_device(place),
         "validation_psnr": psnr,
-    } | ({"plain": plain or preset.replace("conditioned", "huber")} if conditioned else {})
+    }
+    if start:
+        facts["start"] = start
+    elif conditioned:
+        facts["plain"] = plain or "huber"
     certificate = save(output, network, facts, averaged=preset != "dncnn")
     say(f"wrote {output} ({certificate_line(certificate)}), log {log_file}", quiet)
 

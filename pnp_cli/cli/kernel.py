@@ -1,0 +1,125 @@
+"""`pnp kernel`: make, inspect, draw and save blur kernels."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError, UsageError
+from . import kernel_options as k
+from . import options as o
+from .console import emit, say
+from .paths import exists
+
+if TYPE_CHECKING:
+    from ..kernels import Kernel, Properties
+
+
+def kernel(
+    image: Annotated[
+        Path | None,
+        typer.Argument(metavar="[IMAGE]", help="Blurred image, for --motion auto.", show_default=False),
+    ] = None,
+    motion: k.Motion = None,
+    gaussian: k.Gaussian = None,
+    disk: k.Disk = None,
+    path: k.MotionPath = None,
+    trajectory: k.Trajectory = None,
+    file: k.KernelFile = None,
+    center: k.Center = True,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Write the kernel: .npy (float64), .tif (float32), .png (16 bits, scaled to its maximum) or .mat "
+            "(variable psf).",
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture", metavar="FILE", help="Draw the kernel and its transfer function, as PNG or the like."
+        ),
+    ] = None,
+    on_exists: Annotated[str, typer.Option("--on-exists", help="When an output exists: error or overwrite.")] = "error",
+    json: o.Json = False,
+    config: o.Config = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Make, read or estimate a blur kernel, print its properties, draw it and save it.
+
+    Frequencies that the blur scales by less than 0.05 are lost in the noise: a restoration has to invent them.
+
+    Example: pnp kernel --motion 15 30 -o k.npy --picture k.png
+
+    Example: pnp kernel blurred.jpg --motion auto --picture k.png
+    """
+    if on_exists not in ("error", "overwrite"):
+        raise UsageError(f"--on-exists must be error or overwrite, not '{on_exists}'")
+    overwrite = on_exists == "overwrite"
+    _check_outputs((output, picture), (file, trajectory, image), overwrite)
+    choice = k.read_kernel(motion, gaussian, disk, file, path, trajectory, center)
+    if (choice.kernel is None) != (image is not None):
+        raise UsageError("give an image together with --motion auto, and only then")
+    for note in choice.notes:
+        say(note, quiet)
+
+    from .. import kernel_picture, kernels
+    from ..files import write_bytes
+    from ..images import encode_image, format_of, read_image
+
+    try:
+        psf, description = choice.of(read_image(image) if image else None)
+    except InputError as error:
+        raise InputError(f"{image}: {error}") from error
+    facts = kernels.properties(psf)
+    if output:
+        kernels.to_file(psf, output, overwrite)
+        say(f"wrote {output}", quiet)
+    if picture:
+        drawn = encode_image(kernel_picture.draw(psf), format_of(picture), str(picture))
+        write_bytes(picture, drawn, overwrite)
+        say(f"wrote {picture}", quiet)
+    if json:
+        paths = {name: str(target) if target else None for name, target in (("output", output), ("picture", picture))}
+        emit("kernel", description, True, size=psf.shape, **asdict(facts), notes=choice.notes, **paths)
+    elif not quiet:
+        _show(psf, description, facts)
+
+
+def _check_outputs(outputs: tuple[Path | None, Path | None], inputs: tuple[Path | None, ...], overwrite: bool) -> None:
+    """Refuse outputs that cannot be written, before any work."""
+    from ..images import format_of
+    from ..kernel_files import require_suffix
+
+    for target, check in zip(outputs, (require_suffix, format_of), strict=True):
+        if target is None:
+            continue
+        check(target)
+        if any(source and exists(source) and source.resolve() == target.resolve() for source in inputs):
+            raise UsageError(f"the output {target} would replace an input; choose another name")
+        if exists(target) and not overwrite:
+            raise InputError(f"{target}: exists already; choose another name, or --on-exists overwrite")
+    if outputs[0] and outputs[1] and outputs[0].resolve() == outputs[1].resolve():
+        raise UsageError(f"the kernel and its picture would both be written to {outputs[0]}; choose another --picture")
+
+
+def _show(psf: Kernel, description: str, facts: Properties) -> None:
+    from ..kernels import WEAK, directions
+
+    (h, w), (along, across) = psf.shape, facts.deviations
+    offset = directions(*(round(v, 2) for v in facts.centroid))
+    spread = f"{along:.2f} px in every direction"
+    if facts.angle is not None:
+        spread = f"{along:.2f} px along {facts.angle:.1f} degrees, {across:.2f} px across"
+    share = f"below {WEAK:g} at {facts.weak:.1%} of the frequencies"
+    print(f"kernel      {description}")
+    print(f"size        {h}x{w} (height x width), sum {facts.total:.6g}")
+    print(f"centroid    {offset} from the origin, row {h // 2}, column {w // 2}")
+    print(f"deviation   {spread}")
+    print(f"|OTF|       max {facts.otf_max:.4g}, min {facts.otf_min:.2g}, {share}")

@@ -1,0 +1,167 @@
+"""The options that name a blur kernel, and the kernel they name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from ..images import Image
+    from ..kernels import Kernel
+
+Motion = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--motion",
+        metavar="LENGTH ANGLE",
+        help="Linear motion blur: length in pixels, direction in degrees counter-clockwise from horizontal. "
+        "Or 'auto': estimated from each image.",
+    ),
+]
+Gaussian = Annotated[
+    float | None, typer.Option("--gaussian", metavar="S", help="Gaussian blur of standard deviation S pixels.")
+]
+Disk = Annotated[float | None, typer.Option("--disk", metavar="R", help="Defocus: uniform disk of radius R pixels.")]
+KernelFile = Annotated[
+    Path | None,
+    typer.Option("--kernel", metavar="FILE", help="Blur kernel from a PNG, TIFF, NPY or MAT file; scaled to unit sum."),
+]
+MotionPath = Annotated[
+    str | None,
+    typer.Option(
+        "--path",
+        metavar="POINTS",
+        help="Motion blur along a path, at constant speed: points X,Y in pixels, X right and Y down, as in "
+        "'0,0 12,3 20,-5'.",
+    ),
+]
+Trajectory = Annotated[
+    Path | None,
+    typer.Option(
+        "--trajectory",
+        metavar="FILE",
+        help="Motion blur along a measured path: a CSV file with columns x,y at equal times, or t,x,y; in pixels, "
+        "y down.",
+    ),
+]
+Center = Annotated[
+    bool,
+    typer.Option(
+        "--center/--no-center",
+        help="Move the centroid of the --kernel FILE to its middle, so that the image stays where it is.",
+    ),
+]
+
+AUTO = ("auto", "auto")
+"""What '--motion auto' becomes, since the option takes two words."""
+
+
+def complete_auto(arguments: list[str]) -> list[str]:
+    """Give the second word to every '--motion auto' of a command line."""
+    completed = list(arguments)
+    for i in range(len(completed) - 1, 0, -1):
+        if completed[i - 1 : i + 1] == ["--motion", "auto"] and completed[i : i + 2] != list(AUTO):
+            completed.insert(i + 1, "auto")
+    return completed
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """A kernel given by the options, or, if it is None, a linear motion to be estimated from each image."""
+
+    kernel: Kernel | None
+    description: str
+    notes: tuple[str, ...] = ()
+
+    def of(self, image: Image | None) -> tuple[Kernel, str]:
+        """The kernel for an image, and its description; no image is needed if the kernel was given.
+
+        Raises
+        ------
+        InputError
+            If it is to be estimated and the image shows no clear linear motion blur.
+        """
+        if self.kernel is not None:
+            return self.kernel, self.description
+        assert image is not None
+        from .. import kernels
+        from ..motion import estimate_motion
+
+        found = estimate_motion(image.pixels)
+        words = f"{found.length:.1f} px, {found.angle:.1f} degrees, confidence {found.confidence:.2f}"
+        if not found.clear:
+            raise InputError(
+                f"not a clear linear motion blur (best guess {words}); give --motion LENGTH ANGLE or another kernel"
+            )
+        return kernels.motion(found.length, found.angle), f"motion {words}, estimated"
+
+
+def read_kernel(
+    motion: tuple[str, str] | None,
+    gaussian: float | None,
+    disk: float | None,
+    file: Path | None,
+    path: str | None,
+    trajectory: Path | None,
+    center: bool,
+) -> KernelChoice:
+    """The kernel that exactly one of the kernel options names.
+
+    Raises
+    ------
+    UsageError
+        If none or several are given, or a value makes no sense.
+    """
+    from .. import kernels
+
+    given = [option is not None for option in (motion, gaussian, disk, file, path, trajectory)]
+    if sum(given) != 1:
+        raise UsageError(
+            "give exactly one blur kernel: --motion LENGTH ANGLE, --motion auto, --gaussian S, --disk R, "
+            "--path POINTS, --trajectory FILE or --kernel FILE"
+        )
+    if file is None and not center:
+        raise UsageError("--no-center belongs to --kernel FILE; leave it out")
+    if motion is not None:
+        if motion == AUTO:
+            return KernelChoice(None, "motion, estimated")
+        length, angle = _read_motion(motion)
+        return KernelChoice(kernels.motion(length, angle), f"motion {length:g} px, {angle:g} degrees")
+    if gaussian is not None:
+        return KernelChoice(kernels.gaussian(gaussian), f"gaussian, standard deviation {gaussian:g} px")
+    if disk is not None:
+        return KernelChoice(kernels.disk(disk), f"disk, radius {disk:g} px")
+    if path is not None:
+        return KernelChoice(kernels.path(read_points(path, "--path")), f"path {path}")
+    if trajectory is not None:
+        return KernelChoice(kernels.from_trajectory(trajectory), f"trajectory {trajectory}")
+    assert file is not None
+    kernel, notes = kernels.from_file(file, center)
+    return KernelChoice(kernel, f"{file} ({kernel.shape[0]}x{kernel.shape[1]})", notes)
+
+
+def _read_motion(motion: tuple[str, str]) -> tuple[float, float]:
+    try:
+        length, angle = (float(word) for word in motion)
+    except ValueError as error:
+        raise UsageError(f"--motion must be a length and an angle, or 'auto', not '{' '.join(motion)}'") from error
+    return length, angle
+
+
+def read_points(text: str, option: str) -> list[tuple[float, float]]:
+    """Points "X,Y X,Y ..." as numbers.
+
+    Raises
+    ------
+    UsageError
+        If they are something else.
+    """
+    try:
+        return [(float(x), float(y)) for x, y in (point.split(",") for point in text.split())]
+    except ValueError as error:
+        raise UsageError(f"{option} must be points X,Y between spaces, such as '0,0 12,3', not '{text}'") from error

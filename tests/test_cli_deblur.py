@@ -1,0 +1,125 @@
+"""`pnp deblur`: boundaries, patches, kernels that are estimated, and what the report says about them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.signal import fftconvolve
+from skimage import data
+
+from pnp_cli import kernels, read_image, write_image
+from pnp_cli.cli.kernel_options import complete_auto
+from pnp_cli.images import Image
+
+from .conftest import Run
+from .helpers import psnr_of
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> Path:
+    """A photograph taken with a camera that moved by 15 pixels at 30 degrees: a frame of a larger scene."""
+    scene = data.astronaut()[40:340, 60:400].mean(axis=2) / 255
+    seen = fftconvolve(scene, kernels.motion(15, 30), mode="valid")
+    seen += np.random.default_rng(0).normal(0, 2 / 255, seen.shape)
+    path = tmp_path / "moved.png"
+    write_image(Image(seen.clip(0, 1).astype(np.float32)[..., None]), path)
+    return path
+
+
+def one_object(result) -> dict[str, object]:  # type: ignore[no-untyped-def]
+    assert result.returncode == 0, result.stderr
+    (line,) = result.stdout.splitlines()
+    return dict(json.loads(line))
+
+
+def test_an_unknown_scene_beyond_the_frame(pnp: Run, moved: Path, small_weights: Path) -> None:
+    """The free boundary restores the edges, where the periodic one rings."""
+    kernel = kernels.motion(15, 30)
+    top, left = kernel.shape[0] - 1 - kernel.shape[0] // 2, kernel.shape[1] - 1 - kernel.shape[1] // 2
+    seen = read_image(moved)
+    height, width = seen.size
+    truth = (data.astronaut()[40:340, 60:400].mean(axis=2) / 255)[top : top + height, left : left + width]
+    scores = {}
+    for boundary in ("free", "periodic"):
+        out = moved.with_name(f"{boundary}.png")
+        result = pnp(
+            "deblur", moved, "-o", out, "--motion", 15, 30, "-w", small_weights, "--boundary", boundary, "--json"
+        )
+        fields = one_object(result)
+        assert fields["boundary"] == boundary
+        assert fields["solution"]["violations"] == []  # type: ignore[index]
+        assert (fields["solution"]["inexactness"] > 0) == (boundary == "free")  # type: ignore[index]
+        assert ("conjugate gradients" in result.stderr.decode()) == (boundary == "free")
+        assert read_image(out).size == seen.size
+        border = np.ones((height, width), bool)
+        border[20:-20, 20:-20] = False
+        restored = read_image(out).pixels[..., 0]
+        scores[boundary] = [psnr_of(truth[where], restored[where]) for where in (border, ~border)]
+    assert scores["free"][0] > scores["periodic"][0] + 3
+    assert scores["free"][1] > scores["periodic"][1] - 0.1
+    before = psnr_of(truth, seen.pixels[..., 0])
+    assert min(scores["free"]) > before
+
+
+def test_patches(pnp: Run, moved: Path, small_weights: Path) -> None:
+    common = ("deblur", moved, "--motion", 15, 30, "-w", small_weights, "--json")
+    whole = one_object(pnp(*common, "-o", moved.with_name("whole.png")))
+    result = pnp(*common, "-o", moved.with_name("parts.png"), "--patch", 256)
+    parts = one_object(result)
+    assert (whole["patches"], parts["patches"]) == (1, 4)
+    assert "of the patch with the largest relative residual" in result.stderr.decode()
+    pixels = [read_image(moved.with_name(name)).pixels for name in ("whole.png", "parts.png")]
+    assert psnr_of(*pixels) > 38
+    refused = pnp(*common, "-o", moved.with_name("c.png"), "--patch", 100)
+    assert refused.returncode == 2
+    assert "at least 256" in refused.stderr.decode()
+
+
+def test_motion_is_estimated(pnp: Run, moved: Path, small_weights: Path) -> None:
+    fields = one_object(pnp("deblur", moved, "--motion", "auto", "-w", small_weights, "--json", "--max-iter", 3))
+    words = str(fields["kernel"])
+    assert "estimated" in words
+    length, angle = float(words.split()[1]), float(words.split()[3])
+    assert abs(length - 15) < 1
+    assert abs(angle - 30) < 3
+    assert pnp("kernel", moved, "--motion", "auto", "-o", moved.with_name("k.npy")).returncode == 0
+    kernel = np.load(moved.with_name("k.npy"))
+    assert kernel.shape == kernels.motion(length, angle).shape
+
+
+def test_no_clear_motion(pnp: Run, photo_file: Path, small_weights: Path) -> None:
+    result = pnp("deblur", photo_file, "--motion", "auto", "-w", small_weights)
+    assert result.returncode == 1
+    assert "not a clear linear motion blur" in result.stderr.decode()
+    assert not list(photo_file.parent.glob("*deblurred*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("deblur", "x.png", "--disk", 2, "--boundary", "mirror"), "free, periodic, reflect"),
+        (("deblur", "x.png", "--motion", "a", "b"), "a length and an angle, or 'auto'"),
+        (("deblur", "x.png", "--disk", 2, "--no-center"), "belongs to --kernel"),
+        (("deblur", "x.png", "--disk", 2, "--acceleration", "nesterov"), "none, anderson"),
+        (("blur", "x.png", "--disk", 2, "--boundary", "free"), "unknown beyond the frame"),
+        (("blur", "x.png", "--motion", "auto"), "blurred already"),
+        (("kernel", "--motion", "auto"), "give an image together with --motion auto"),
+        (("kernel", "x.png", "--disk", 2), "give an image together with --motion auto"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_refused(pnp: Run, photo_file: Path, arguments: tuple[object, ...], words: str) -> None:
+    photo_file.rename(photo_file.with_name("x.png"))
+    result = pnp(*arguments, cwd=photo_file.parent)
+    assert result.returncode == 2
+    assert words in result.stderr.decode()
+
+
+def test_auto_is_completed() -> None:
+    assert complete_auto(["deblur", "a", "--motion", "auto", "-q"]) == ["deblur", "a", "--motion", "auto", "auto", "-q"]
+    assert complete_auto(["--motion", "auto", "auto"]) == ["--motion", "auto", "auto"]
+    assert complete_auto(["--motion", "auto"]) == ["--motion", "auto", "auto"]
+    assert complete_auto(["auto", "--motion", "3", "4"]) == ["auto", "--motion", "3", "4"]
