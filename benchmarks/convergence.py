@@ -84,6 +84,7 @@ def main() -> None:
             settings = Settings.for_noise(
                 noise,
                 loaded.rules,
+                psf,
                 **VARIANTS[name] | {"tol": 0.0, "max_iter": arguments.max_iter},  # type: ignore[arg-type]
             )
             plan = plan_deblurring(y, blur, loaded.network, loaded.certificate, settings)

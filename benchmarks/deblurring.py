@@ -108,7 +108,7 @@ def plug_and_play(name: str, device: torch.device, **choices: object) -> Method:
     def restore(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
         loaded = shelf.get(y.shape[1])
         estimate = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel)
-        settings = Settings.for_noise(estimate, loaded.rules, **choices)  # type: ignore[arg-type]
+        settings = Settings.for_noise(estimate, loaded.rules, kernel, **choices)  # type: ignore[arg-type]
         plan = plan_deblurring(y, blur, loaded.network, loaded.certificate, settings)
         plan.guarantee.require()
         solution = plan.run()

@@ -31,15 +31,16 @@ def main() -> None:
 
     loaded = weights.load(arguments.weights)
     psfs = load_kernels(arguments.kernels)
-    settings = Settings.for_noise(arguments.sigma / 255, loaded.rules)
     rows = []
     for i, image in enumerate(load_images(arguments.images, arguments.limit)):
         psf = psfs[i % len(psfs)]
         truth, _, y = problem(image, psf, "free", arguments.sigma / 255, seed=i)
 
+        settings = Settings.for_noise(arguments.sigma / 255, loaded.rules, psf)
+
         def restore(part: Tensor) -> Tensor:
             blur = Blur(psf, (part.shape[2], part.shape[3]), Free)  # noqa: B023
-            solution = plan_deblurring(part, blur, loaded.network, loaded.certificate, settings).run()
+            solution = plan_deblurring(part, blur, loaded.network, loaded.certificate, settings).run()  # noqa: B023
             return blur.boundary.frame_of(solution.value)
 
         overlap = least_overlap((psf.shape[0], psf.shape[1]))

@@ -28,10 +28,14 @@ from .proximal import MoreauEnvelope as MoreauEnvelope
 from .proximal import ProximalMap as ProximalMap
 from .solvers import fixed_point as fixed_point
 from .sparse import SparseProblem as SparseProblem
+from .sparse import discrepancy_gamma as discrepancy_gamma
 from .sparse import ista as ista
 from .tensors import from_tensor as from_tensor
 from .tensors import to_tensor as to_tensor
 from .tiling import Tiled as Tiled
 from .training import Trainer as Trainer
 from .training import TrainingConfig as TrainingConfig
+from .transforms import cycle as cycle
+from .transforms import from_opponent as from_opponent
 from .transforms import make_transform as make_transform
+from .transforms import to_opponent as to_opponent

@@ -350,9 +350,13 @@ def properties(kernel: Kernel, size: tuple[int, int] = (256, 256)) -> Properties
     x, y = axes[:, 1]
     angle = None if major - minor <= 1e-6 * major else math.degrees(math.atan2(-y, x)) % 180
     modulus = mtf(kernel, size)
-    weak = float((modulus < WEAK).mean())
     top, bottom = float(modulus.max()), float(modulus.min())
-    return Properties(float(kernel.sum()), centroid, (major, minor), angle, top, bottom, weak)
+    return Properties(float(kernel.sum()), centroid, (major, minor), angle, top, bottom, weak_share(kernel, size))
+
+
+def weak_share(kernel: Kernel, size: tuple[int, int] = (256, 256)) -> float:
+    """Share of the frequencies of images of `size` that a blur scales by less than `WEAK`."""
+    return float((mtf(kernel, size) < WEAK).mean())
 
 
 def mtf(kernel: Kernel, size: tuple[int, int]) -> npt.NDArray[np.float64]:

@@ -18,6 +18,7 @@ from .conditions import Guarantee, RunningChecks, plug_and_play_guarantee
 from .denoisers import Denoiser
 from .errors import UsageError
 from .fidelity import Fidelity, LeastSquares
+from .kernels import Kernel, weak_share
 from .operators import Blur
 from .proximal import MoreauEnvelope, Tolerance, loose, summable
 from .rules import PLAIN_RULES, Rules
@@ -85,20 +86,22 @@ class Settings:
         cls,
         noise: float,
         rules: Rules = PLAIN_RULES,
+        kernel: Kernel | None = None,
         *,
         data_term: DataTerm = "envelope",
         strength: float | None = None,
         envelope: float | None = None,
         **others: Any,
     ) -> Settings:
-        """Settings for measurement noise of standard deviation `noise` ([0, 1] scale); what is given wins.
+        """Settings for noise of standard deviation `noise` ([0, 1] scale) and a kernel; what is given wins.
 
-        `rules` are those of the weights in use.
+        `rules` are those of the weights in use. Without `kernel` it is taken to lose no frequency.
         """
         rule = rules.of(referenced=others.get("refresh", cls.refresh) > 0)
         h = rule.envelope(noise) if envelope is None else envelope
         if strength is None:
-            strength = rule.strength(noise, h if data_term == "envelope" else LEAST_SQUARES_STEP)
+            weak = weak_share(kernel) if kernel is not None else 0.0
+            strength = rule.strength(noise, h if data_term == "envelope" else LEAST_SQUARES_STEP, weak)
         return cls(strength, h, data_term, **others)
 
 

@@ -125,17 +125,20 @@ def solution_dict(solution: Solution, plan: Plan, discrepancy: float | None = No
     }
 
 
-def sparse_lines(solution: SparseSolution, tol: float) -> list[str]:
-    """How an ISTA run ended."""
+def sparse_lines(solution: SparseSolution, tol: float, discrepancy: float | None = None) -> list[str]:
+    """How an ISTA run ended; `discrepancy` as in `LeastSquares.discrepancy`."""
     last = solution.records[-1]
-    return [
+    lines = [
         f"result      {solution.status.value} after {last.iteration} iterations: "
         f"relative duality gap {last.relative_gap:.2e} (tolerance {tol:.1e})",
         f"objective   {last.objective:.8g}, at most {last.gap:.4g} above the minimum",
     ]
+    if discrepancy is not None:
+        lines.append(f"discrepancy {discrepancy:.3f} = ‖Kx − y‖/(σ√n), near 1 if noise alone is left")
+    return lines
 
 
-def sparse_dict(solution: SparseSolution) -> dict[str, Any]:
+def sparse_dict(solution: SparseSolution, discrepancy: float | None = None) -> dict[str, Any]:
     """The same for JSON."""
     last = solution.records[-1]
     return {
@@ -145,4 +148,5 @@ def sparse_dict(solution: SparseSolution) -> dict[str, Any]:
         "objective": last.objective,
         "gap": last.gap,
         "relative_gap": last.relative_gap,
+        "discrepancy": discrepancy,
     }

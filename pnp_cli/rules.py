@@ -1,4 +1,4 @@
-"""How the settings of deblurring follow from the noise level: rules fitted on blurred images, kept with the weights."""
+"""How the settings of deblurring follow from noise and kernel: rules fitted on blurred images, in the weight files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from .noise import MIN_NOISE
 
 @dataclass(frozen=True)
 class Rule:
-    """h and strength for a noise level, as `benchmarks.deblurring_rules` fits them.
+    """h and strength for a noise level and a kernel, as `benchmarks.deblurring_rules` fits them.
 
     Attributes
     ----------
     weight : h is weight/noise.
-    scale, power : the strength on the 0-255 scale is scale·levelᵖᵒʷᵉʳ for that h, level = 255·noise.
+    scale, power, weakness : the strength on the 0-255 scale is scale·levelᵖᵒʷᵉʳ·exp(−weakness·w) for that h,
+        level = 255·noise, w the share of frequencies that the kernel loses (`kernels.weak_share`).
     """
 
     weight: float
     scale: float
     power: float
+    weakness: float = 0.0
 
     def __post_init__(self) -> None:
         if not all(isinstance(v, int | float) and math.isfinite(v) for v in asdict(self).values()):
@@ -34,20 +36,21 @@ class Rule:
         """h for noise of standard deviation `noise`, [0, 1] scale."""
         return self.weight / max(noise, MIN_NOISE)
 
-    def strength(self, noise: float, h: float) -> float:
-        """Denoiser strength for a noise level and a data weight h, all on the [0, 1] scale.
+    def strength(self, noise: float, h: float, weak: float = 0.0) -> float:
+        """Denoiser strength for a noise level, a data weight h and a weak share, noise and strength in [0, 1].
 
         Along strength² ∝ h the fixed points have about the same quality.
         """
         level = 255 * max(noise, MIN_NOISE)
-        return self.scale * level**self.power / 255 * math.sqrt(h / self.envelope(noise))
+        fitted = self.scale * level**self.power * math.exp(-self.weakness * weak)
+        return fitted / 255 * math.sqrt(h / self.envelope(noise))
 
 
 @dataclass(frozen=True)
 class Rules:
     """The rules of one weight file: for its plain network, and for the conditioned one if it has one."""
 
-    plain: Rule = Rule(0.1, 2.35, 0.41)
+    plain: Rule = Rule(0.1, 2.61, 0.41, 0.8)
     conditioned: Rule | None = None
 
     def of(self, referenced: bool) -> Rule:
@@ -74,5 +77,5 @@ class Rules:
 
 
 PLAIN_RULES = Rules()
-CONDITIONED_RULES = Rules(conditioned=Rule(0.2, 4.17, 0.39))
+CONDITIONED_RULES = Rules(conditioned=Rule(0.2, 4.82, 0.32, 0.65))
 """For networks whose file has no rules of its own."""

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -52,13 +54,46 @@ class DCT:
         """DCT-II over the last two axes."""
         from scipy.fft import dctn
 
-        return _like(dctn(_numpy(x), axes=(-2, -1), norm="ortho"), x)
+        return _like(dctn(_numpy(x), axes=(-2, -1), norm="ortho", workers=torch.get_num_threads()), x)
 
     def adjoint(self, c: Tensor) -> Tensor:
         """Inverse DCT-II over the last two axes."""
         from scipy.fft import idctn
 
-        return _like(idctn(_numpy(c), axes=(-2, -1), norm="ortho"), c)
+        return _like(idctn(_numpy(c), axes=(-2, -1), norm="ortho", workers=torch.get_num_threads()), c)
+
+
+class BlockDCT:
+    """Orthonormal discrete cosine transform (type II) of blocks; what is left at the far edges makes smaller blocks.
+
+    Parameters
+    ----------
+    side : side of the square blocks, ≥ 1.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.name, self.side = f"dct{side}", side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Ψx: every block is replaced by its coefficients."""
+        return self._columns(self._columns(x, False).mT, False).mT
+
+    def adjoint(self, c: Tensor) -> Tensor:
+        """Ψᵀc."""
+        return self._columns(self._columns(c, True).mT, True).mT
+
+    def _columns(self, x: Tensor, inverse: bool) -> Tensor:
+        """The transform along the last axis but one."""
+        height = x.shape[-2]
+        full = height - height % self.side
+        parts = [(x[..., :full, :], self.side), (x[..., full:, :], height - full)]
+        done = []
+        for part, side in parts:
+            if part.shape[-2]:
+                matrix = _dct_matrix(side).to(x)
+                blocks = part.reshape(*x.shape[:-2], -1, side, x.shape[-1])
+                done.append(((matrix.mT if inverse else matrix) @ blocks).reshape(part.shape))
+        return torch.cat(done, -2)
 
 
 class Wavelet:
@@ -85,7 +120,8 @@ class Wavelet:
             self._wavelet = pywt.Wavelet(name)
         except (ValueError, TypeError) as error:
             raise UsageError(
-                f"unknown basis '{name}'; use pixel, dct, haar, db2 to db38, sym2 to sym20 or coif1 to coif17"
+                f"unknown basis '{name}'; use pixel, dct, dct2 to dct{MAX_SIDE} (blocks of that side), haar, db2 to db38, "
+                "sym2 to sym20 or coif1 to coif17"
             ) from error
         # Shifts of the filter by 2 must be orthonormal; PyWavelets calls dmey orthogonal, which misses it by 2e-3.
         taps = np.asarray(self._wavelet.dec_lo)
@@ -97,17 +133,17 @@ class Wavelet:
     def forward(self, x: Tensor) -> Tensor:
         """Ψx: the coarse band in the top left corner."""
         c = _numpy(x).copy()
-        for h, w in self._bands(c.shape[-2], c.shape[-1]):
-            block = self._analyse(self._analyse(c[..., :h, :w], -1), -2)
-            c[..., :h, :w] = block
+        for plane in c.reshape(-1, *c.shape[-2:]):  # one by one they stay in the cache
+            for h, w in self._bands(*plane.shape):
+                plane[:h, :w] = self._analyse(self._analyse(plane[:h, :w], 1), 0)
         return _like(c, x)
 
     def adjoint(self, c: Tensor) -> Tensor:
         """Ψᵀc."""
         x = _numpy(c).copy()
-        for h, w in reversed(self._bands(x.shape[-2], x.shape[-1])):
-            block = self._synthesise(self._synthesise(x[..., :h, :w], -2), -1)
-            x[..., :h, :w] = block
+        for plane in x.reshape(-1, *x.shape[-2:]):
+            for h, w in reversed(self._bands(*plane.shape)):
+                plane[:h, :w] = self._synthesise(self._synthesise(plane[:h, :w], 0), 1)
         return _like(x, c)
 
     def _bands(self, h: int, w: int) -> list[tuple[int, int]]:
@@ -123,28 +159,31 @@ class Wavelet:
     def _analyse(self, x: Array, axis: int) -> Array:
         import pywt
 
-        x = np.moveaxis(x, axis, -1)
-        even = x.shape[-1] // 2 * 2
-        if even == 0:
-            return np.moveaxis(x, -1, axis)
-        low, high = pywt.dwt(x[..., :even], self._wavelet, mode="periodization", axis=-1)
-        return np.moveaxis(np.concatenate([low, x[..., even:], high], axis=-1), -1, axis)
+        half = x.shape[axis] // 2
+        if half == 0:
+            return x
+        even, last = np.split(x, [2 * half], axis)
+        low, high = pywt.dwt(even, self._wavelet, mode="periodization", axis=axis)
+        return np.concatenate([low, last, high], axis)
 
     def _synthesise(self, c: Array, axis: int) -> Array:
         import pywt
 
-        c = np.moveaxis(c, axis, -1)
-        n = c.shape[-1]
-        half, even = n // 2, n // 2 * 2
-        if even == 0:
-            return np.moveaxis(c, -1, axis)
-        low, last, high = c[..., :half], c[..., half : n - half], c[..., n - half :]
-        x = pywt.idwt(low, high, self._wavelet, mode="periodization", axis=-1)
-        return np.moveaxis(np.concatenate([x, last], axis=-1), -1, axis)
+        n = c.shape[axis]
+        half = n // 2
+        if half == 0:
+            return c
+        low, last, high = np.split(c, [half, n - half], axis)
+        x = pywt.idwt(low, high, self._wavelet, mode="periodization", axis=axis)
+        return np.concatenate([x, last], axis)
+
+
+MAX_SIDE = 64
+"""Longest side of the blocks of a DCT."""
 
 
 def make_transform(basis: str) -> Transform:
-    """The transform called `basis`: pixel, dct, or the name of an orthogonal wavelet.
+    """The transform called `basis`: pixel, dct, dct4 for blocks of 4 by 4 and so on, or an orthogonal wavelet.
 
     Raises
     ------
@@ -153,7 +192,67 @@ def make_transform(basis: str) -> Transform:
     """
     if basis == "pixel":
         return Pixel()
-    return DCT() if basis == "dct" else Wavelet(basis)
+    if basis == "dct":
+        return DCT()
+    side = basis.removeprefix("dct")
+    if basis.startswith("dct") and side.isdecimal() and 2 <= int(side) <= MAX_SIDE:
+        return BlockDCT(int(side))
+    return Wavelet(basis)
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """ΨT, the transform of the image moved cyclically by (down, right) pixels; orthonormal as T is a permutation."""
+
+    base: Transform
+    shift: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """The name of Ψ."""
+        return self.base.name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """ΨTx."""
+        return self.base.forward(x.roll(self.shift, (-2, -1)))
+
+    def adjoint(self, c: Tensor) -> Tensor:
+        """TᵀΨᵀc."""
+        down, right = self.shift
+        return self.base.adjoint(c).roll((-down, -right), (-2, -1))
+
+
+def cycle(transform: Transform, count: int) -> tuple[Transform, ...]:
+    """ΨT_1, …, ΨT_S for S = `count` ≥ 1 shifts, evenly spread; 4^k of them have all remainders modulo 2^k.
+
+    The shifts are (i, i with its bits reversed), the points of Hammersley. Stacked and divided by √S, the
+    transforms are a Parseval frame. The pixels stay a single one: to shift them changes nothing.
+    """
+    if count == 1 or isinstance(transform, Pixel):
+        return (transform,)
+    bits = (count - 1).bit_length()
+    return tuple(Shifted(transform, (i, int(f"{i:0{bits}b}"[::-1], 2))) for i in range(count))
+
+
+def to_opponent(x: Tensor) -> Tensor:
+    """Decorrelate the channels (B, C, H, W) by an orthonormal DCT across them; a single one stays as it is.
+
+    For RGB these are, but for their scale, the colour features of Ohta, Kanade & Sakai (1980): brightness,
+    red against blue, green against both. A blur of all channels alike commutes with it.
+    """
+    return torch.einsum("ij,bjhw->bihw", _dct_matrix(x.shape[1]).to(x), x)
+
+
+def from_opponent(x: Tensor) -> Tensor:
+    """Inverse and adjoint of `to_opponent`."""
+    return torch.einsum("ji,bjhw->bihw", _dct_matrix(x.shape[1]).to(x), x)
+
+
+@cache
+def _dct_matrix(n: int) -> Tensor:
+    from scipy.fft import dct
+
+    return torch.from_numpy(dct(np.eye(n), axis=0, norm="ortho"))
 
 
 def _numpy(x: Tensor) -> Array:

@@ -81,7 +81,7 @@ def test_prox_without_a_closed_form(boundary: BoundaryModel, ridge: float, h: fl
             expected = torch.linalg.solve(matrix, right).T.reshape(v.shape)
             error = float((prox(v) - expected).norm())
             assert error <= prox.error + 1e-12 * float(right.norm())
-            assert prox.error <= max(tolerance * float(f.y.norm()), 3e-16 * (1 + h) * float(v.norm()))
+            assert prox.error <= max(tolerance * float(f.y.norm()), 3e-16 * (1 + h * f.lipschitz) * float(v.norm()))
 
 
 def test_error_bound_in_single_precision() -> None:

@@ -148,15 +148,10 @@ def test_bundled_pictures_need_no_download() -> None:
 
 
 WORKER = """
-import json, sys, torch
-import os
-import subprocess
-import sys
-from pathlib import Path
+import os, sys, torch
 from pnp_cli import Trainer, TrainingConfig
 from pnp_cli.denoisers import EulerArchitecture
-from pnp_cli.parallel import Workers, join, leave
-import os
+from pnp_cli.parallel import join, leave
 rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 images = torch.load(sys.argv[1])
 trainer = Trainer(

@@ -135,6 +135,7 @@ def deblur(
     from ..boundaries import boundary_model
     from ..devices import describe_device
     from ..images import read_image
+    from ..kernels import Kernel
     from ..metrics import psnr
     from ..noise import estimate_noise_under_blur
     from ..operators import BlurCache
@@ -146,10 +147,11 @@ def deblur(
     from ..tiling import tiled
     from ..weights import Shelf
 
-    def settings_for(noise: float, rules: Rules = PLAIN_RULES) -> Settings:
+    def settings_for(noise: float, rules: Rules = PLAIN_RULES, psf: Kernel | None = None) -> Settings:
         return Settings.for_noise(
             noise / 255,
             rules,
+            psf,
             data_term=data_term,  # type: ignore[arg-type]
             strength=given / 255 if given is not None else None,
             envelope=envelope,
@@ -176,7 +178,7 @@ def deblur(
         psf, description = choice.of(image)
         loaded = shelf.get(image.pixels.shape[2])
         noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf)
-        settings = settings_for(noise, loaded.rules)
+        settings = settings_for(noise, loaded.rules, psf)
         y = to_tensor(image, place)
         longest = choose_patch(image.size, place) if patch_side is None else patch_side
         longest, overlap = longest or max(image.size), least_overlap(psf.shape)

@@ -29,18 +29,32 @@ def ista(
     boundary: o.Boundary = "free",
     basis: Annotated[
         str,
-        typer.Option("--basis", help="Orthonormal basis: pixel, dct, or an orthogonal wavelet (haar, db4, sym8 ...)."),
-    ] = "db4",
+        typer.Option(
+            "--basis",
+            help="Orthonormal basis: dct4 (blocks of 4x4 pixels, or another side), dct (the whole image), pixel, or an "
+            "orthogonal wavelet (haar, db4, sym8 ...).",
+        ),
+    ] = "dct4",
+    spin: Annotated[
+        int, typer.Option("--spin", metavar="N", min=0, help="Cycle spinning over N shifts of the basis; 0 for none.")
+    ] = 8,
     gamma: Annotated[
-        float | None,
-        typer.Option("--gamma", help="Weight of the l1 norm, for pixels in [0, 1]. Default: by rule from the noise."),
-    ] = None,
+        str,
+        typer.Option(
+            "--gamma",
+            metavar="G",
+            help="Weight of the l1 norm, for pixels in [0, 1]; or discrepancy, such that only the noise is left "
+            "unexplained; or auto: discrepancy for the pixel basis, else by rule from the noise.",
+        ),
+    ] = "auto",
     sigma: o.Sigma = "auto",
-    fista: Annotated[bool, typer.Option("--fista/--no-fista", help="Accelerate with FISTA's momentum.")] = False,
+    fista: Annotated[
+        bool, typer.Option("--fista/--no-fista", help="Accelerate with FISTA's momentum, restarted where it hinders.")
+    ] = True,
     step: Annotated[
         float | None, typer.Option("--step", help="Step, in (0, 2/L) for ISTA and (0, 1/L] for FISTA. Default: 1/L.")
     ] = None,
-    tol: Annotated[float, typer.Option("--tol", help="Relative duality gap at which to stop.")] = 1e-3,
+    tol: Annotated[float, typer.Option("--tol", help="Relative duality gap at which to stop.")] = 1e-2,
     max_iter: Annotated[int, typer.Option("--max-iter", min=1, help="Limit of iterations.")] = 2000,
     allow_unsafe: o.AllowUnsafe = False,
     strict: o.Strict = False,
@@ -63,12 +77,12 @@ def ista(
 ) -> None:
     """Restore blurred images by min 1/2 |Kx - y|^2 + gamma |Psi x|_1.
 
-    The duality gap bounds how far the objective is from its minimum.
+    With --spin the penalty is the proximal average over shifts of Psi. The duality gap bounds how far the objective
+    is from its minimum.
 
-    Example: pnp ista blurred.png -o sharp.png --motion 15 30 --basis db4 --fista
+    Example: pnp ista blurred.png -o sharp.png --motion 15 30 --basis db4
     """
-    if gamma is not None and not 0 < gamma < float("inf"):
-        raise UsageError(f"--gamma must be a positive number, not {gamma:g}")
+    given = _read_gamma(gamma)
     if not 0 <= tol < float("inf"):
         raise UsageError(f"--tol must be a non-negative number, not {tol}")
     if step is not None and not 0 < step < float("inf"):
@@ -88,30 +102,43 @@ def ista(
     from ..noise import estimate_noise_under_blur
     from ..operators import BlurCache
     from ..solvers import Status
-    from ..sparse import SparseProblem, SparseRecord, rule_gamma, sparse_limit, sparse_step_failure
+    from ..sparse import (
+        SparseProblem,
+        SparseRecord,
+        discrepancy_gamma,
+        rule_gamma,
+        sparse_limit,
+        sparse_step_failure,
+    )
     from ..sparse import ista as solve
     from ..tensors import from_tensor, to_tensor
-    from ..transforms import make_transform
+    from ..transforms import cycle, from_opponent, make_transform, to_opponent
 
-    transform = make_transform(basis)
+    transforms = cycle(make_transform(basis), max(spin, 1))
+    pixel = basis == "pixel"
+    by_discrepancy = gamma == "discrepancy" or (gamma == "auto" and pixel)
     place = o.read_device(device, scheduler)
     blur_for = BlurCache(boundary_model(boundary), place, torch.float64)
 
     def work(image: Image, name: str) -> Outcome:
-        y = to_tensor(image, place, torch.float64)  # single precision would hide small duality gaps
+        colours = to_tensor(image, place, torch.float64)  # single precision would hide small duality gaps
+        y = colours if pixel else to_opponent(colours)
         psf, description = choice.of(image)
         operator = blur_for(psf, image.size)
         fidelity = LeastSquares(operator, y)
         alpha = step if step is not None else 1 / fidelity.lipschitz
         limit = sparse_limit(fidelity.lipschitz, fista)
         noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf)
-        weight = gamma if gamma is not None else rule_gamma(noise / 255)
+        weight = given if given is not None or by_discrepancy else rule_gamma(noise / 255)
         method = "FISTA" if fista else "ISTA"
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {boundary} boundary", quiet)
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
-        say(f"objective   1/2 |Kx - y|^2 + {weight:.4g} |Psi x|_1, Psi = {basis}", quiet)
+        psi = basis if len(transforms) == 1 else f"{len(transforms)} shifts of {basis}"
+        size = "gamma" if weight is None else f"{weight:.4g}"
+        say(f"objective   1/2 |Kx - y|^2 + {size} |Psi x|_1, Psi = {psi}", quiet)
         failure = sparse_step_failure(alpha, fidelity.lipschitz, fista)
-        theorem = f"{method} converges to a minimiser" if failure is None else "no convergence theorem applies"
+        ends = "the objective falls to its minimum" if fista else "ISTA converges to a minimiser"
+        theorem = ends if failure is None else "no convergence theorem applies"
         say(f"theorem     {theorem}; L = {fidelity.lipschitz:.6g}", quiet)
         inside = "in" if failure is None else "NOT in"
         say(f"step        {alpha:.6g} {inside} (0, {limit:.6g}{']' if fista else ')'}", quiet)
@@ -121,6 +148,7 @@ def ista(
             "kernel": description,
             "boundary": boundary,
             "basis": basis,
+            "spin": len(transforms),
             "noise": noise,
             "gamma": weight,
             "method": method,
@@ -129,6 +157,9 @@ def ista(
         }
         if dry_run:
             return Outcome(None, fields)
+        if weight is None:
+            fields["gamma"] = weight = discrepancy_gamma(fidelity, transforms, noise / 255, alpha)
+            say(f"gamma       {weight:.4g}, by the discrepancy principle", quiet)
         with progress(name, max_iter, quiet) as show:
 
             def note(record: SparseRecord, _: object) -> None:
@@ -137,9 +168,8 @@ def ista(
                 say(f"  {words}", not verbose)
 
             solution = solve(
-                SparseProblem(fidelity, transform, weight),
+                SparseProblem(fidelity, transforms, weight, alpha),
                 operator.boundary.extrapolate(y),
-                step=alpha,
                 accelerated=fista,
                 tol=tol,
                 max_iter=max_iter,
@@ -147,12 +177,33 @@ def ista(
             )
         if solution.status is Status.DIVERGED:
             raise DivergenceError("the iteration diverged, nothing was written; use an admissible step")
-        for line in report.sparse_lines(solution, tol):
+        discrepancy = fidelity.discrepancy(solution.value, noise / 255)
+        for line in report.sparse_lines(solution, tol, discrepancy):
             say(line, quiet)
-        fields["solution"] = report.sparse_dict(solution)
+        fields["solution"] = report.sparse_dict(solution, discrepancy)
         code = 3 if strict and not solution.converged else 0
         if code:
             say(f"{name}: not converged, as --strict asks for; raise --max-iter or --tol")
-        return Outcome(from_tensor(operator.boundary.frame_of(solution.value), image), fields, code)
+        restored = operator.boundary.frame_of(solution.value)
+        return Outcome(from_tensor(restored if pixel else from_opponent(restored), image), fields, code)
 
     raise typer.Exit(run_batch(inputs, FileOptions.of(context, "ista", kernel, trajectory), work))
+
+
+def _read_gamma(text: str) -> float | None:
+    """The weight, or None for "auto" and "discrepancy".
+
+    Raises
+    ------
+    UsageError
+        If it is something else.
+    """
+    if text in ("auto", "discrepancy"):
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise UsageError(f"--gamma must be a positive number, 'auto' or 'discrepancy', not '{text}'")
+    return value
