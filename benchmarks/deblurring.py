@@ -78,7 +78,8 @@ def wiener(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
 def lucy(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
     """scikit-image's Richardson-Lucy deconvolution, channel by channel, 30 iterations."""
     steps = 30
-    result = by_plane(y.clamp(min=0), blur, lambda values: richardson_lucy(values, kernel, num_iter=steps, clip=False))
+    odd = np.pad(kernel, [(0, 1 - side % 2) for side in kernel.shape])  # its origin is the middle of an odd kernel
+    result = by_plane(y.clamp(min=0), blur, lambda values: richardson_lucy(values, odd, num_iter=steps))
     return Restored(result.image, steps)
 
 
