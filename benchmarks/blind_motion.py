@@ -24,6 +24,16 @@ from .common import load_images, load_kernels, print_table
 KINDS = ("motion", "sharp", "Gaussian", "defocus", "camera shake")
 
 
+def _kernel(kind: str, length: float, angle: float, rng: np.random.Generator, shakes: list[Kernel]) -> Kernel:
+    if kind == "motion":
+        return kernels.motion(length, angle)
+    if kind == "Gaussian":
+        return kernels.gaussian(rng.uniform(0.7, 5))
+    if kind == "defocus":
+        return kernels.disk(rng.uniform(1.5, 10))
+    return shakes[rng.integers(len(shakes))] if kind == "camera shake" else np.ones((1, 1))
+
+
 def cases(
     images: list[np.ndarray], shakes: list[Kernel], kind: str, count: int
 ) -> Iterator[tuple[np.ndarray, float, float]]:
@@ -32,13 +42,7 @@ def cases(
         rng = np.random.default_rng([KINDS.index(kind), i])
         image = images[rng.integers(len(images))]
         length, angle = (rng.uniform(8, 40), rng.uniform(0, 180)) if kind == "motion" else (0.0, 0.0)
-        kernel = {
-            "motion": lambda: kernels.motion(length, angle),  # noqa: B023
-            "sharp": lambda: np.ones((1, 1)),
-            "Gaussian": lambda: kernels.gaussian(rng.uniform(0.7, 5)),  # noqa: B023
-            "defocus": lambda: kernels.disk(rng.uniform(1.5, 10)),  # noqa: B023
-            "camera shake": lambda: shakes[i % len(shakes)],  # noqa: B023
-        }[kind]()
+        kernel = _kernel(kind, length, angle, rng, shakes)
         seen = fftconvolve(image, kernel[..., None], mode="valid", axes=(0, 1))
         height, width = (int(rng.integers(min(192, n), n + 1)) for n in seen.shape[:2])
         top, left = (int(rng.integers(0, n - m + 1)) for n, m in zip(seen.shape[:2], (height, width), strict=True))

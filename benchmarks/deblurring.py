@@ -42,6 +42,7 @@ from pnp_cli import (
 from pnp_cli.boundaries import BOUNDARIES
 from pnp_cli.devices import choose_device
 from pnp_cli.sparse import rule_gamma
+from pnp_cli.transforms import cycle, from_opponent, to_opponent
 
 from .common import describe_machine, load_images, load_kernels, print_table
 from .total_variation import rule_weight, total_variation
@@ -96,10 +97,13 @@ def tv(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
 
 
 def sparse(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
-    """`pnp ista` with its defaults."""
-    problem = SparseProblem(LeastSquares(blur, y), make_transform("db4"), rule_gamma(noise))
-    solution = ista(problem, y, accelerated=True)
-    return Restored(solution.value, solution.records[-1].iteration, solution.converged)
+    """`pnp ista` with its defaults; the noise level is estimated."""
+    double = Blur(kernel, blur.size, type(blur.boundary), device=y.device, dtype=torch.float64)
+    data = to_opponent(y.double())
+    gamma = rule_gamma(estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel))
+    problem = SparseProblem(LeastSquares(double, data), cycle(make_transform("dct4"), 8), gamma)
+    solution = ista(problem, double.boundary.extrapolate(data))
+    return Restored(from_opponent(solution.value).float(), solution.records[-1].iteration, solution.converged)
 
 
 def plug_and_play(name: str, device: torch.device, **choices: object) -> Method:

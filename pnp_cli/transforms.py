@@ -120,7 +120,7 @@ class Wavelet:
             self._wavelet = pywt.Wavelet(name)
         except (ValueError, TypeError) as error:
             raise UsageError(
-                f"unknown basis '{name}'; use pixel, dct, dct2 to dct{MAX_SIDE} (blocks of that side), haar, db2 to db38, "
+                f"unknown basis '{name}'; use pixel, dct, dct2 to dct{MAX_SIDE} (blocks), haar, db2 to db38, "
                 "sym2 to sym20 or coif1 to coif17"
             ) from error
         # Shifts of the filter by 2 must be orthonormal; PyWavelets calls dmey orthogonal, which misses it by 2e-3.
