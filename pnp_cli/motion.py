@@ -1,8 +1,8 @@
 """Length and direction of a linear motion blur, estimated from the blurred image alone.
 
 The power spectrum of the image is modelled as |k̂(f)|²·c|f|^(−p) + n: that of natural images, times the transfer
-function of a segment, |sinc(length·f·direction)|², plus white noise. Candidates come from the cepstrum, where the zeros of
-the transfer function make negative peaks at multiples of the segment (Biemond, Lagendijk & Mersereau 1990); each is
+function of a segment, |sinc(length·f·direction)|², plus white noise. Candidates come from the cepstrum, where the zeros
+of the transfer function make negative peaks at multiples of the segment (Biemond, Lagendijk & Mersereau 1990); each is
 refined by a robust least-squares fit of the log spectrum, and the best fit wins.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -124,9 +125,7 @@ class Spectrum:
         slope = np.exp(np.clip(scene[:-1] @ self.basis, -60, 40))
         return np.asarray(np.log(transfer * slope + np.exp(np.clip(scene[-1], -35, 40))))
 
-    def _least_squares(
-        self, residuals: Callable[[Array], Array], start: Array, **options: object
-    ) -> tuple[Array, float]:
+    def _least_squares(self, residuals: Callable[[Array], Array], start: Array, **options: Any) -> tuple[Array, float]:
         """Minimiser, and its cost per frequency."""
         from scipy.optimize import least_squares
 
