@@ -103,6 +103,9 @@ def plug_and_play_guarantee(fidelity: Fidelity, step: float, certificate: Certif
     theorem: Theorem = "none"
     if not failures:
         alpha = compose([step * fidelity.lipschitz / 2, certificate.alpha, *([0.5] if box else [])])
+        if alpha >= 1:
+            message = f"the step {step:.6g} is within rounding of its limit {limit:.6g}; choose a smaller --step"
+            return Guarantee("none", fidelity.lipschitz, mu, step, limit, 1.0, None, (message,))
         theorem = "averaged-box" if box else "averaged"
         if step * mu > SIGNIFICANT:
             theorem = "contraction"
@@ -121,7 +124,7 @@ class RunningChecks:
     ----------
     alpha : averaged constant of T, below 1.
     contraction : q, or None.
-    box : whether the iterates stay in [0, 1], which gives the a-priori bound.
+    box : whether T maps into [0, 1], which gives the a-priori bound.
     """
 
     ROUNDING = 32.0
@@ -181,12 +184,15 @@ class RunningChecks:
         bound = (self.contraction * residual + self.rounding(x) + error) / (1 - self.contraction)
         return bound if not self.box or bound < math.sqrt(x.numel()) else None
 
-    def a_priori_bound(self, entries: int, errors: float = 0.0) -> float | None:
-        """Bound of the last residual, if the iterates stay in the box.
+    def a_priori_bound(self, entries: int, errors: float = 0.0, deviations: float = 0.0) -> float | None:
+        """Bound of the last residual, if x_0 and the fixed points lie in the box.
 
-        Without errors Σ κ‖d_k‖² ≤ ‖x_0 − x*‖² ≤ entries, and the ‖d_k‖ decrease. Errors, x_{k+1} − T x_k and those of
-        evaluating T, of sum E lengthen ‖x_0 − x*‖ to its value + 2E, and let ‖d_k‖ grow by 3E after its smallest value.
+        Without errors Σ κ‖d_k‖² ≤ ‖x_0 − x*‖² ≤ entries, and the ‖d_k‖ decrease. Steps x_{k+1} = T x_k + e_k with
+        Σ‖e_k‖ = E, by inexact evaluation (sum `errors`) or by choice (sum `deviations`), make it (√entries + E)²;
+        inexact evaluation may raise the residual by three times its sum after its smallest value. And no residual
+        exceeds √entries + E.
         """
         if not self.box or not self.count:
             return None
-        return (math.sqrt(entries) + 2 * errors) / math.sqrt(self.kappa * self.count) + 3 * errors
+        reach = math.sqrt(entries) + errors + deviations
+        return min(reach / math.sqrt(self.kappa * self.count) + 3 * errors, reach)

@@ -175,7 +175,7 @@ def disk(radius: float) -> Kernel:
     centre = np.arange(-reach, reach + 1)
     x = centre[:, None] + (np.arange(samples) + 0.5) / samples - 0.5
     chord = np.sqrt(np.clip(radius**2 - x**2, 0, None))  # half the height of the disk at x
-    rows = [np.minimum(y + 0.5, chord) - np.maximum(y - 0.5, -chord) for y in centre]
+    rows = (np.minimum(y + 0.5, chord) - np.maximum(y - 0.5, -chord) for y in centre)
     kernel = np.stack([np.clip(row, 0, None).mean(axis=1) for row in rows])
     kernel = (kernel + kernel.T) / 2
     return kernel / kernel.sum()

@@ -54,7 +54,7 @@ NOTHING = MotionEstimate(0.0, 0.0, 0.0)
 
 
 def estimate_motion(pixels: npt.NDArray[np.float32]) -> MotionEstimate:
-    """The linear motion blur of an image (H, W, C), any scale of values; `clear` tells whether there is one.
+    """The linear motion blur of an image (H, W, C), values in [0, 1]; `clear` tells whether there is one.
 
     The scene goes on beyond the frame. Images below 64 pixels on a side, and constant ones, show none.
     """

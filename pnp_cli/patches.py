@@ -32,10 +32,11 @@ def least_overlap(kernel: Size) -> int:
     return max(64, 2 * max(kernel))
 
 
-def choose_patch(size: Size, device: torch.device) -> int:
+def choose_patch(size: Size, overlap: int, device: torch.device) -> int:
     """Side of the patches for an image of `size`, 0 for none: so that half the free memory is enough."""
     pixels = free_memory(device) / 2 / BYTES_PER_PIXEL
-    return 0 if size[0] * size[1] <= pixels else max(SMALLEST, int(math.sqrt(pixels)))
+    canvas = (size[0] + overlap) * (size[1] + overlap)
+    return 0 if canvas <= pixels else max(SMALLEST, 2 * overlap, int(math.sqrt(pixels)) - overlap)
 
 
 def windows(size: Size, side: int, overlap: int) -> list[Window]:

@@ -101,7 +101,8 @@ class Settings:
         h = rule.envelope(noise) if envelope is None else envelope
         if strength is None:
             weak = weak_share(kernel) if kernel is not None else 0.0
-            strength = rule.strength(noise, h if data_term == "envelope" else LEAST_SQUARES_STEP, weak)
+            weight = others.get("step") or (h if data_term == "envelope" else LEAST_SQUARES_STEP)
+            strength = rule.strength(noise, max(weight, 0.0), weak)
         return cls(strength, h, data_term, **others)
 
 

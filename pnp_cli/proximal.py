@@ -45,14 +45,13 @@ class ProximalMap:
     Attributes
     ----------
     error : bound of the error of the last evaluation, Euclidean norm; 0 for the closed form.
-    steps : steps of conjugate gradients that it took.
     """
 
     MAX_STEPS = 200
 
     def __init__(self, base: LeastSquares, h: float, tolerance: Tolerance = exact) -> None:
         self.base, self.h, self.tolerance = base, h, tolerance
-        self.error, self.steps = 0.0, 0
+        self.error = 0.0
         self._back = base.operator.adjoint_spectrum(base.y)
         self._preconditioner = 1 + h * (base.operator.power + base.ridge)
         self._calls = 0
@@ -92,15 +91,17 @@ class ProximalMap:
         r = right if self._last is None else right - self._matrix(x)
         z = r / self._preconditioner
         p, rz = z, dot(r, z)
-        self.steps, self.error = 0, dot(r, r) ** 0.5
-        while self.error > tolerance and self.steps < self.MAX_STEPS:
+        self.error = dot(r, r) ** 0.5
+        for _ in range(self.MAX_STEPS):
+            if self.error <= tolerance:
+                break
             image = self._matrix(p)
             alpha = rz / dot(p, image)
             x, r = x + alpha * p, r - alpha * image
             z = r / self._preconditioner
             rz, previous = dot(r, z), rz
             p = z + (rz / previous) * p
-            self.steps, self.error = self.steps + 1, dot(r, r) ** 0.5
+            self.error = dot(r, r) ** 0.5
         self._last = x
         return x
 

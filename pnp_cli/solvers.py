@@ -83,10 +83,10 @@ def fixed_point(
     checks: RunningChecks | None = None,
     callback: Callable[[Record, Tensor], None] | None = None,
 ) -> Solution:
-    """Iterate x ← T(x) until ‖T x − x‖ ≤ tol·‖T x‖.
+    """Iterate x ← T(x) until ‖T x − x‖ ≤ tol·‖T x‖, whatever the error of the evaluation.
 
     An iterate of the accelerator that raises the residual is taken back and replaced by the plain one, so the
-    residuals after the warm-up never rise.
+    residuals after the warm-up never rise beyond the errors of evaluation.
 
     Parameters
     ----------
@@ -118,6 +118,8 @@ def fixed_point(
                 checks.observe(x, image, k + 1, error)
             if accelerator.deviation and residual > records[-1].residual:
                 x = image = before  # the deviation did not pay
+                if checks:
+                    checks.count -= 1
                 accelerator.reset()
                 accelerator.deviation = 0.0
                 continue
@@ -127,7 +129,7 @@ def fixed_point(
         if not residual < float("inf"):
             status = Status.DIVERGED
             break
-        if not warm and record.relative <= tol:
+        if not warm and residual + error <= tol * (size or 1):
             status = Status.CONVERGED
             break
         x = image if warm else accelerator.next(x, image)
@@ -135,7 +137,7 @@ def fixed_point(
     bound = error_bound = None
     if checks and not records[-1].warm:
         error_bound = checks.error_bound(records[-1].residual, image, records[-1].error)
-        bound = checks.a_priori_bound(image.numel(), errors + deviations)
+        bound = checks.a_priori_bound(image.numel(), errors, deviations)
     return Solution(
         image, status, tuple(records), tuple(checks.violations) if checks else (), bound, error_bound, errors
     )

@@ -22,7 +22,9 @@ Array = npt.NDArray[np.floating]
 class Transform(Protocol):
     """An orthonormal Ψ."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What `make_transform` calls it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Ψx."""
@@ -64,36 +66,48 @@ class DCT:
 
 
 class BlockDCT:
-    """Orthonormal discrete cosine transform (type II) of blocks; what is left at the far edges makes smaller blocks.
+    """Orthonormal discrete cosine transform (type II) of blocks, and again of the image of their means, and so on.
+
+    What is left at the far edges makes smaller blocks. The levels above the first make broad areas of one value cheap,
+    most of all those beyond the frame, which no measurement keeps from shrinking.
 
     Parameters
     ----------
-    side : side of the square blocks, ≥ 1.
+    side : side of the square blocks, ≥ 2.
+    levels : number of levels.
     """
 
-    def __init__(self, side: int) -> None:
-        self.name, self.side = f"dct{side}", side
+    def __init__(self, side: int, levels: int = 3) -> None:
+        self.name, self.side, self.levels = f"dct{side}", side, levels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Ψx: every block is replaced by its coefficients."""
-        return self._columns(self._columns(x, False).mT, False).mT
+        """Ψx: every block is replaced by its coefficients, its mean in the top left corner."""
+        means = c = x.clone(memory_format=torch.contiguous_format)
+        for _ in range(self.levels):
+            means.copy_(self._blocks(self._blocks(means, -2, False), -1, False))
+            means = means[..., :: self.side, :: self.side]
+        return c
 
     def adjoint(self, c: Tensor) -> Tensor:
         """Ψᵀc."""
-        return self._columns(self._columns(c, True).mT, True).mT
+        x = c.clone(memory_format=torch.contiguous_format)
+        for level in reversed(range(self.levels)):
+            means = x[..., :: self.side**level, :: self.side**level]
+            means.copy_(self._blocks(self._blocks(means, -1, True), -2, True))
+        return x
 
-    def _columns(self, x: Tensor, inverse: bool) -> Tensor:
-        """The transform along the last axis but one."""
-        height = x.shape[-2]
-        full = height - height % self.side
-        parts = [(x[..., :full, :], self.side), (x[..., full:, :], height - full)]
+    def _blocks(self, x: Tensor, axis: int, inverse: bool) -> Tensor:
+        """The transform of blocks along an axis."""
+        length = x.shape[axis]
+        full = length - length % self.side
         done = []
-        for part, side in parts:
-            if part.shape[-2]:
+        for part, side in ((x.narrow(axis, 0, full), self.side), (x.narrow(axis, full, length - full), length - full)):
+            if part.shape[axis]:
                 matrix = _dct_matrix(side).to(x)
-                blocks = part.reshape(*x.shape[:-2], -1, side, x.shape[-1])
-                done.append(((matrix.mT if inverse else matrix) @ blocks).reshape(part.shape))
-        return torch.cat(done, -2)
+                matrix = matrix.mT if inverse else matrix
+                blocks = part.unflatten(axis, (-1, side))  # type: ignore[no-untyped-call]
+                done.append((matrix @ blocks if axis == -2 else blocks @ matrix.mT).reshape(part.shape))
+        return torch.cat(done, axis) if len(done) > 1 else done[0]
 
 
 class Wavelet:

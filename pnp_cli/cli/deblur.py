@@ -170,7 +170,7 @@ def deblur(
     place = o.read_device(device, scheduler)
     shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
-    blur_for = BlurCache(boundary_model(boundary), place)
+    whole_blur, part_blur = BlurCache(boundary_model(boundary), place), BlurCache(boundary_model("free"), place)
 
     def work(image: Image, name: str) -> Outcome:
         if truth is not None and truth.pixels.shape != image.pixels.shape:
@@ -180,18 +180,21 @@ def deblur(
         noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf)
         settings = settings_for(noise, loaded.rules, psf)
         y = to_tensor(image, place)
-        longest = choose_patch(image.size, place) if patch_side is None else patch_side
-        longest, overlap = longest or max(image.size), least_overlap(psf.shape)
+        overlap = least_overlap(psf.shape)
+        longest = choose_patch(image.size, overlap, place) if patch_side is None else patch_side
+        longest = longest or max(image.size)
         parts = windows(image.size, longest, overlap)
 
         def plan_for(part: Tensor) -> Plan:
+            blur_for = whole_blur if len(parts) == 1 else part_blur  # what lies beyond a patch is unknown
             operator = blur_for(psf, (part.shape[2], part.shape[3]))
             denoiser = tiled(loaded.network, operator.scene, side, place)
             return plan_deblurring(part, operator, denoiser, loaded.certificate, settings)
 
         rows, columns = parts[0]
         plan = plan_for(y[:, :, rows, columns])  # what is known beforehand is the same for all patches
-        say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {boundary} boundary", quiet)
+        beyond = boundary if len(parts) == 1 else "free"
+        say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {beyond} boundary", quiet)
         if len(parts) > 1:
             say(f"patches     {len(parts)}, restored one by one and blended over {overlap} pixels or more", quiet)
         say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
@@ -201,7 +204,7 @@ def deblur(
             say(line, quiet)
         fields = {
             "kernel": description,
-            "boundary": boundary,
+            "boundary": beyond,
             "patches": len(parts),
             "weights": loaded.name,
             "weights_sha256": loaded.sha256,

@@ -137,6 +137,8 @@ class _Truths:
         """
         if not self.folder:
             return self._read(self._only)
+        if source.path is None:
+            raise InputError(f"{source.name}: has no name to look up in the folder {self.folder}; give a file")
         key = self._key(source)
         shorter = str(Path(key).with_suffix(""))
         found = self.by_name.get(key) or self.by_name.get(shorter)
