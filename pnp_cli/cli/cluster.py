@@ -6,6 +6,7 @@ workers and back, so the machines need not share a file system. Files of a worke
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 3
 """How often a file is tried, if its worker is lost each time."""
+
+PATIENCE = 15.0
+"""Seconds for which a file is sent again before the cluster counts as gone."""
 
 PER_THREAD = 2
 """Files in flight for every thread of the cluster, so that workers need not wait for the next one."""
@@ -74,16 +78,7 @@ class Cluster:
         queue = as_completed(with_results=False, loop=self.client.loop)
 
         def launch(job: Job, content: bytes, attempt: int) -> None:
-            source, target = job
-            try:
-                if self._shared is None or self._shared.status != "finished":
-                    self._shared = self.client.scatter(self.work, broadcast=True, hash=False)
-                data = self.client.scatter(content, hash=False)
-                future = self.client.submit(
-                    restore_remotely, self._shared, data, source.name, target, self.options, pure=False
-                )
-            except (OSError, TimeoutError) as error:
-                raise InputError(f"the cluster is gone ({type(error).__name__}); start it again and resume") from error
+            future = self._submit(job, content)
             flying[future] = (job, content, attempt)
             queue.add(future)
 
@@ -105,6 +100,25 @@ class Cluster:
             else:
                 yield job, _failure(future), []
             refill()
+
+    def _submit(self, job: Job, content: bytes) -> Any:
+        """Send one file; again for a while, since a scheduler does not notice at once that a worker is dead."""
+        source, target = job
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                if self._shared is None or self._shared.status != "finished":
+                    self._shared = self.client.scatter(self.work, broadcast=True, hash=False)
+                data = self.client.scatter(content, hash=False)
+                return self.client.submit(
+                    restore_remotely, self._shared, data, source.name, target, self.options, pure=False
+                )
+            except (OSError, TimeoutError) as error:
+                if time.monotonic() > deadline:
+                    name = type(error).__name__
+                    raise InputError(f"the cluster is gone ({name}); start it again and resume") from error
+                self._shared = None
+                time.sleep(0.5)
 
 
 def _is_lost(future: Any) -> bool:
