@@ -101,7 +101,7 @@ def sparse(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
     double = Blur(kernel, blur.size, type(blur.boundary), device=y.device, dtype=torch.float64)
     data = to_opponent(y.double())
     gamma = rule_gamma(estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel))
-    problem = SparseProblem(LeastSquares(double, data), cycle(make_transform("dct4"), 8), gamma)
+    problem = SparseProblem(LeastSquares(double, data), cycle(make_transform("dct4"), 4), gamma)
     solution = ista(problem, double.boundary.extrapolate(data))
     return Restored(from_opponent(solution.value).float(), solution.records[-1].iteration, solution.converged)
 

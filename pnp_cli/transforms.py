@@ -82,22 +82,22 @@ class BlockDCT:
 
     def forward(self, x: Tensor) -> Tensor:
         """Ψx: every block is replaced by its coefficients, its mean in the top left corner."""
-        means = c = x.clone(memory_format=torch.contiguous_format)
-        for _ in range(self.levels):
-            means.copy_(self._blocks(self._blocks(means, -2, False), -1, False))
+        means = c = self._blocks(self._blocks(x, -2, False), -1, False)
+        for _ in range(self.levels - 1):
             means = means[..., :: self.side, :: self.side]
+            means.copy_(self._blocks(self._blocks(means, -2, False), -1, False))
         return c
 
     def adjoint(self, c: Tensor) -> Tensor:
         """Ψᵀc."""
-        x = c.clone(memory_format=torch.contiguous_format)
-        for level in reversed(range(self.levels)):
+        x = c.clone()
+        for level in range(self.levels - 1, 0, -1):
             means = x[..., :: self.side**level, :: self.side**level]
             means.copy_(self._blocks(self._blocks(means, -1, True), -2, True))
-        return x
+        return self._blocks(self._blocks(x, -1, True), -2, True)
 
     def _blocks(self, x: Tensor, axis: int, inverse: bool) -> Tensor:
-        """The transform of blocks along an axis."""
+        """The transform of blocks along an axis, a new tensor."""
         length = x.shape[axis]
         full = length - length % self.side
         done = []

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from scipy.ndimage import gaussian_filter
 
 from pnp_cli import read_image, to_tensor, weights
 from pnp_cli.images import Image, write_image
@@ -200,12 +201,34 @@ def test_ista(pnp: Run, photo: Image, photo_file: Path, extra: tuple[object, ...
     blurred, out = photo_file.with_name("blurred.tif"), photo_file.with_name("out.png")
     motion = ("--motion", 13, 20)
     assert pnp("blur", photo_file, "-o", blurred, *motion, "--noise", 1, "--bit-depth", 16).returncode == 0
-    result = pnp("ista", blurred, "-o", out, *motion, "--tol", 0.01, "--json", *extra)
+    result = pnp("ista", blurred, "-o", out, *motion, "--tol", 0.05, "--json", *extra)
     assert result.returncode == 0, result.stderr
     fields = json.loads(result.stdout)
     assert fields["solution"]["converged"]
-    assert fields["solution"]["relative_gap"] <= 0.01
+    assert fields["solution"]["relative_gap"] <= 0.05
     assert psnr_of(photo.pixels, read_image(out).pixels) > psnr_of(photo.pixels, read_image(blurred).pixels)
+
+
+def test_ista_by_the_discrepancy_principle(pnp: Run, tmp_path: Path) -> None:
+    """Points of light in their own basis: what is left is as large as the noise, and it says so."""
+    generator = np.random.default_rng(0)
+    points = np.zeros((40, 45, 1), np.float32)
+    points[generator.integers(4, 36, 12), generator.integers(4, 41, 12)] = 1
+    blurred = generator.normal(gaussian_filter(points, (1, 1, 0)), 0.01).astype(np.float32)
+    write_image(Image(blurred), tmp_path / "blurred.tif")
+    kernel = ("--gaussian", 1, "--sigma", 2.55, "--basis", "pixel")
+    result = pnp("ista", tmp_path / "blurred.tif", "-o", tmp_path / "out.tif", *kernel, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["solution"]["discrepancy"] == pytest.approx(1, abs=0.02)
+    assert b"by the discrepancy principle" in result.stderr
+    assert psnr_of(points, read_image(tmp_path / "out.tif").pixels) > psnr_of(points, blurred) + 3
+
+
+@pytest.mark.parametrize("gamma", ["0", "-1", "inf", "nan", "much"])
+def test_ista_gamma(pnp: Run, photo_file: Path, gamma: str) -> None:
+    result = pnp("ista", photo_file, *KERNEL, f"--gamma={gamma}", "--dry-run")
+    assert result.returncode == 2
+    assert "--gamma" in one_sentence(result)
 
 
 def test_ista_step(pnp: Run, photo_file: Path) -> None:

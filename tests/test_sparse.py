@@ -46,7 +46,7 @@ def lasso(p: SparseProblem) -> tuple[float, torch.Tensor]:
     tie = (torch.eye(count * n, dtype=torch.float64) - frame @ frame.T) / p.step**0.5
     matrix, data = torch.cat([blur @ frame.T, tie]), torch.cat([y.flatten(), torch.zeros(count * n)])
     gamma = p.gamma / count**0.5
-    solver = Lasso(alpha=gamma / len(data), fit_intercept=False, tol=1e-14, max_iter=1_000_000)
+    solver = Lasso(alpha=gamma / len(data), fit_intercept=False, tol=1e-12, max_iter=1_000_000)
     c = torch.from_numpy(solver.fit(matrix.numpy(), data.numpy()).coef_)
     minimum = float((matrix @ c - data).square().sum()) / 2 + gamma * float(c.abs().sum())
     return minimum, (frame.T @ c).reshape(y.shape)
@@ -75,11 +75,9 @@ def test_without_blur_cycle_spinning() -> None:
     torch.testing.assert_close(solution.value, expected)
 
 
-@pytest.mark.parametrize(
-    ("basis", "spin", "step"), [("pixel", 1, 1.0), ("haar", 1, 1.0), ("haar", 3, 1.0), ("dct4", 4, 0.7)]
-)
+@pytest.mark.parametrize(("basis", "spin", "step"), [("pixel", 1, 1.0), ("haar", 3, 1.0), ("dct4", 4, 0.7)])
 def test_against_scikit_learn(basis: str, spin: int, step: float) -> None:
-    p = problem(kernels.gaussian(0.6), basis, 0.05, spin=spin, step=step)
+    p = problem(kernels.gaussian(0.6), basis, 0.05, (7, 8), spin, step)
     minimum, minimiser = lasso(p)
     for accelerated in (False, True):
         solution = ista(p, p.fidelity.y, accelerated=accelerated, tol=1e-10, max_iter=50_000)
@@ -91,11 +89,11 @@ def test_against_scikit_learn(basis: str, spin: int, step: float) -> None:
 @pytest.mark.parametrize("accelerated", [False, True])
 @pytest.mark.parametrize("spin", [1, 4])
 def test_gap_bounds_the_distance_to_the_minimum(accelerated: bool, spin: int) -> None:
-    p = problem(kernels.motion(4, 30), "db4", 0.02, (16, 15), spin)
-    best = ista(p, p.fidelity.y, tol=1e-11, max_iter=100_000)
+    p = problem(kernels.gaussian(0.7), "db4", 0.05, (10, 11), spin)
+    best = ista(p, p.fidelity.y, tol=1e-11, max_iter=20_000)
     assert best.converged
     minimum = best.records[-1].objective
-    run = ista(p, p.fidelity.y, accelerated=accelerated, tol=1e-5, max_iter=5000, check_every=1)
+    run = ista(p, p.fidelity.y, accelerated=accelerated, tol=1e-5, max_iter=1000, check_every=1)
     for record in run.records:
         assert record.objective - minimum <= record.gap * (1 + 1e-9) + 1e-12
     for a, b in pairwise(run.records):
@@ -106,7 +104,7 @@ def test_gap_bounds_the_distance_to_the_minimum(accelerated: bool, spin: int) ->
 def test_every_lower_bound_is_one() -> None:
     """Also at points far from a minimiser, and however the residual has to be scaled."""
     for gamma in (0.001, 0.1, 10.0):
-        p = problem(kernels.gaussian(0.6), "haar", gamma, spin=3)
+        p = problem(kernels.gaussian(0.6), "haar", gamma, (7, 8), 3)
         minimum, _ = lasso(p)
         for scale in (-3.0, 0.0, 0.1, 1.0, 30.0):
             v = scale * torch.randn_like(p.fidelity.y)
@@ -118,7 +116,7 @@ def test_every_lower_bound_is_one() -> None:
 
 def test_prox_is_that_of_the_penalty() -> None:
     """x = prox(v) minimises h(x) + ‖x − v‖²/(2α) among the points whose h is known, the other values of prox."""
-    p = problem(DELTA, "haar", 0.3, spin=4, step=0.8)
+    p = problem(DELTA, "haar", 0.3, (5, 6), 4, 0.8)
     v = torch.randn_like(p.fidelity.y)
 
     def value(source: torch.Tensor) -> float:
@@ -158,11 +156,11 @@ def test_momentum_before_the_first_restart_is_that_of_fista() -> None:
 
 @pytest.mark.parametrize("spin", [1, 4])
 def test_restarted_momentum_is_faster(spin: int) -> None:
-    p = problem(kernels.motion(4, 30), "haar", 0.02, (16, 15), spin)
-    plain, fast = (ista(p, p.fidelity.y, accelerated=a, tol=1e-9, max_iter=50_000) for a in (False, True))
+    p = problem(kernels.gaussian(0.7), "haar", 0.02, (10, 11), spin)
+    plain, fast = (ista(p, p.fidelity.y, accelerated=a, tol=1e-6, max_iter=20_000) for a in (False, True))
     assert plain.converged
     assert fast.converged
-    assert fast.records[-1].objective == pytest.approx(plain.records[-1].objective, rel=1e-8)
+    assert fast.records[-1].objective == pytest.approx(plain.records[-1].objective, rel=1e-6)
     assert 2 * fast.records[-1].iteration < plain.records[-1].iteration
 
 
@@ -197,7 +195,8 @@ def test_discrepancy(photo: Image, basis: str, spin: int, boundary: type) -> Non
     blur = Blur(kernels.gaussian(0.8), (40, 45), boundary, dtype=torch.float64)
     y = blur.forward(blur.boundary.extrapolate(x)) + 0.05 * torch.randn_like(x)
     fidelity, psi = LeastSquares(blur, y), cycle(make_transform(basis), spin)
-    gamma = discrepancy_gamma(fidelity, psi, 0.05)
+    gamma, start = discrepancy_gamma(fidelity, psi, 0.05)
+    assert fidelity.discrepancy(start, 0.05) == pytest.approx(1, abs=0.02)
     solution = ista(SparseProblem(fidelity, psi, gamma), blur.boundary.extrapolate(y), tol=1e-3)
     assert solution.converged
     assert fidelity.discrepancy(solution.value, 0.05) == pytest.approx(1, abs=0.02)
@@ -207,6 +206,7 @@ def test_discrepancy_out_of_reach() -> None:
     """All noise: the least γ with minimiser 0. No light at all: some positive γ."""
     p = problem(DELTA, "haar", 1.0)
     y = p.fidelity.y
-    gamma = discrepancy_gamma(p.fidelity, p.transforms, 2.0)
+    gamma, start = discrepancy_gamma(p.fidelity, p.transforms, 2.0)
     assert gamma == pytest.approx(float(p.transforms[0].forward(y).abs().max()))
-    assert discrepancy_gamma(LeastSquares(p.fidelity.operator, 0 * y), p.transforms, 0.1) > 0
+    assert start.abs().max() == 0
+    assert discrepancy_gamma(LeastSquares(p.fidelity.operator, 0 * y), p.transforms, 0.1)[0] > 0

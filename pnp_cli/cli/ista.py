@@ -37,7 +37,7 @@ def ista(
     ] = "dct4",
     spin: Annotated[
         int, typer.Option("--spin", metavar="N", min=0, help="Cycle spinning over N shifts of the basis; 0 for none.")
-    ] = 8,
+    ] = 4,
     gamma: Annotated[
         str,
         typer.Option(
@@ -54,7 +54,7 @@ def ista(
     step: Annotated[
         float | None, typer.Option("--step", help="Step, in (0, 2/L) for ISTA and (0, 1/L] for FISTA. Default: 1/L.")
     ] = None,
-    tol: Annotated[float, typer.Option("--tol", help="Relative duality gap at which to stop.")] = 1e-2,
+    tol: Annotated[float, typer.Option("--tol", help="Relative duality gap at which to stop.")] = 0.1,
     max_iter: Annotated[int, typer.Option("--max-iter", min=1, help="Limit of iterations.")] = 2000,
     allow_unsafe: o.AllowUnsafe = False,
     strict: o.Strict = False,
@@ -157,8 +157,10 @@ def ista(
         }
         if dry_run:
             return Outcome(None, fields)
+        start = operator.boundary.extrapolate(y)
         if weight is None:
-            fields["gamma"] = weight = discrepancy_gamma(fidelity, transforms, noise / 255, alpha)
+            weight, start = discrepancy_gamma(fidelity, transforms, noise / 255, alpha)
+            fields["gamma"] = weight
             say(f"gamma       {weight:.4g}, by the discrepancy principle", quiet)
         with progress(name, max_iter, quiet) as show:
 
@@ -169,7 +171,7 @@ def ista(
 
             solution = solve(
                 SparseProblem(fidelity, transforms, weight, alpha),
-                operator.boundary.extrapolate(y),
+                start,
                 accelerated=fista,
                 tol=tol,
                 max_iter=max_iter,
