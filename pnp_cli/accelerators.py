@@ -11,9 +11,8 @@ from torch import Tensor
 class Accelerator(Protocol):
     """Chooses the next iterate; made anew for every run."""
 
-    name: str
     statement: str
-    """Why the iteration still converges, in a sentence."""
+    """Why the iteration still converges, in a sentence; empty for the plain one."""
     deviation: float
     """‖x_{k+1} − T x_k‖ of the last step; these have a finite sum."""
 
@@ -27,8 +26,7 @@ class Accelerator(Protocol):
 class Plain:
     """x ← T x, the Krasnosel'skii–Mann iteration of an averaged map."""
 
-    name = "none"
-    statement = "plain iteration"
+    statement = ""
     deviation = 0.0
 
     def next(self, x: Tensor, image: Tensor) -> Tensor:
@@ -51,7 +49,6 @@ class Anderson:
     radius : c.
     """
 
-    name = "anderson"
     statement = "Anderson acceleration, its deviations cut to a summable sequence (Combettes 2004)"
 
     def __init__(self, memory: int = 3, radius: float = 0.1) -> None:
@@ -65,6 +62,7 @@ class Anderson:
     def reset(self) -> None:
         """Start the combination of steps anew; the limit of the deviations goes on falling."""
         self._images, self._residuals = [], []
+        self.deviation = 0.0
 
     def next(self, x: Tensor, image: Tensor) -> Tensor:
         """T x plus the cut extrapolation."""

@@ -24,7 +24,6 @@ Size = tuple[int, int]
 class Boundary(Protocol):
     """A boundary model for one size of frame and of kernel, (height, width) each."""
 
-    name: str
     scene: Size
     canvas: Size
 
@@ -53,8 +52,6 @@ BoundaryModel = Callable[[Size, Size], Boundary]
 
 class Periodic:
     """The scene repeats beyond the frame."""
-
-    name = "periodic"
 
     def __init__(self, frame: Size, kernel: Size) -> None:
         self.scene = self.canvas = frame
@@ -93,8 +90,6 @@ class _Margins:
 class Free(_Margins):
     """The scene goes on beyond the frame as far as the kernel reaches, and is unknown there."""
 
-    name = "free"
-
     def __init__(self, frame: Size, kernel: Size) -> None:
         super().__init__(frame, kernel)
         self.scene = self.canvas
@@ -116,8 +111,6 @@ class Free(_Margins):
 
 class Reflect(_Margins):
     """The scene is mirrored at the edges of the frame, which themselves are repeated (half-sample symmetry)."""
-
-    name = "reflect"
 
     def __init__(self, frame: Size, kernel: Size) -> None:
         super().__init__(frame, kernel)

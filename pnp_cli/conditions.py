@@ -135,7 +135,6 @@ class RunningChecks:
         self.kappa = (1 - alpha) / alpha
         self.contraction = contraction
         self.box = box
-        self.count = 0
         self.violations: list[str] = []
         self._previous: tuple[Tensor, Tensor, float] | None = None
 
@@ -149,7 +148,6 @@ class RunningChecks:
     def observe(self, x: Tensor, image: Tensor, iteration: int, error: float = 0.0) -> None:
         """Check Tx = `image`, evaluated up to `error`, against the evaluation before."""
         previous, self._previous = self._previous, (x, image, error)
-        self.count += 1
         if previous is None:
             return
         before, image_before, error_before = previous
@@ -184,15 +182,15 @@ class RunningChecks:
         bound = (self.contraction * residual + self.rounding(x) + error) / (1 - self.contraction)
         return bound if not self.box or bound < math.sqrt(x.numel()) else None
 
-    def a_priori_bound(self, entries: int, errors: float = 0.0, deviations: float = 0.0) -> float | None:
-        """Bound of the last residual, if x_0 and the fixed points lie in the box.
+    def a_priori_bound(self, entries: int, count: int, errors: float = 0.0, deviations: float = 0.0) -> float | None:
+        """Bound of the residual after `count` iterations, if x_0 and the fixed points lie in the box.
 
         Without errors Σ κ‖d_k‖² ≤ ‖x_0 − x*‖² ≤ entries, and the ‖d_k‖ decrease. Steps x_{k+1} = T x_k + e_k with
         Σ‖e_k‖ = E, by inexact evaluation (sum `errors`) or by choice (sum `deviations`), make it (√entries + E)²;
         inexact evaluation may raise the residual by three times its sum after its smallest value. And no residual
         exceeds √entries + E.
         """
-        if not self.box or not self.count:
+        if not self.box or not count:
             return None
         reach = math.sqrt(entries) + errors + deviations
-        return min(reach / math.sqrt(self.kappa * self.count) + 3 * errors, reach)
+        return min(reach / math.sqrt(self.kappa * count) + 3 * errors, reach)

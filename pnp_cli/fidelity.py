@@ -6,6 +6,7 @@ All are convex and smooth, so one algorithm (a gradient step, then the denoiser)
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor
@@ -53,7 +54,21 @@ class LeastSquares:
         self.operator, self.y, self.ridge = operator, y, ridge
         self.lipschitz = operator.lipschitz + ridge
         self.strong_convexity = operator.strong_convexity + ridge
-        self.back = operator.adjoint(y)
+
+    @cached_property
+    def back(self) -> Tensor:
+        """Kᵀy."""
+        return self.operator.adjoint(self.y)
+
+    @cached_property
+    def back_spectrum(self) -> Tensor:
+        """Fourier transform (`torch.fft.rfft2`) of Kᵀy."""
+        return self.operator.adjoint_spectrum(self.y)
+
+    @cached_property
+    def size(self) -> float:
+        """‖y‖."""
+        return float(self.y.norm())
 
     def value(self, x: Tensor) -> float:
         """f(x), summed over the batch."""

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 
-from .kernels import Kernel
+from .kernels import Kernel, mtf
 
 MIN_NOISE = 0.5 / 255
 """The rules that choose parameters treat less noise as this: rounding to 8 bits alone has 0.29/255."""
@@ -50,10 +50,8 @@ def estimate_noise_under_blur(pixels: npt.NDArray[np.float32], kernel: Kernel) -
     if min(height, width) < 8 or kernel.shape[0] > height or kernel.shape[1] > width:
         return estimate_noise(pixels)
     window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
-    embedded = np.zeros((height, width))
-    embedded[: kernel.shape[0], : kernel.shape[1]] = kernel
     frequency = np.fft.fftfreq(height)[:, None] ** 2 + np.fft.rfftfreq(width)[None] ** 2
-    left = np.abs(np.fft.rfft2(embedded)) ** 2 / np.maximum(frequency, 1 / (height * width))
+    left = mtf(kernel, (height, width))[:, : width // 2 + 1] ** 2 / np.maximum(frequency, 1 / (height * width))
     noise_only = left <= np.quantile(left, 0.05)
     planes = np.moveaxis(pixels.astype(np.float64), 2, 0)
     spectra = [np.fft.rfft2((plane - plane.mean()) * window) for plane in planes if np.ptp(plane) > 0]

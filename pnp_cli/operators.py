@@ -115,24 +115,21 @@ def _filter(x: Tensor, response: Tensor) -> Tensor:
 
 
 class BlurCache:
-    """Blurs for any kernel and size; the last one is kept, for files of one size.
+    """Blurs for any kernel, size and boundary; the last one is kept, for files of one size.
 
     Parameters
     ----------
-    boundary, device, dtype : see `Blur`.
+    device, dtype : see `Blur`.
     """
 
-    def __init__(
-        self,
-        boundary: BoundaryModel = Periodic,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self.boundary, self.device, self.dtype = boundary, device, dtype
-        self._last: tuple[Kernel, Blur] | None = None
+    def __init__(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.device, self.dtype = device, dtype
+        self._last: tuple[Kernel, BoundaryModel, Blur] | None = None
 
-    def __call__(self, kernel: Kernel, size: Size) -> Blur:
+    def __call__(self, kernel: Kernel, size: Size, boundary: BoundaryModel) -> Blur:
         """K for images of `size` (height, width)."""
-        if self._last is None or self._last[0] is not kernel or self._last[1].size != size:
-            self._last = kernel, Blur(kernel, size, self.boundary, device=self.device, dtype=self.dtype)
-        return self._last[1]
+        last = self._last
+        if last is None or last[0] is not kernel or last[1] is not boundary or last[2].size != size:
+            blur = Blur(kernel, size, boundary, device=self.device, dtype=self.dtype)
+            self._last = last = (kernel, boundary, blur)
+        return last[2]

@@ -240,5 +240,5 @@ def _map(
     return PlugAndPlayMap(fidelity, denoiser, sigma, step, s.box)
 
 
-def _takes_reference(denoiser: nn.Module | None) -> TypeGuard[Denoiser]:
+def _takes_reference(denoiser: nn.Module) -> TypeGuard[Denoiser]:
     return isinstance(denoiser, Denoiser) and denoiser.takes_reference

@@ -52,23 +52,21 @@ class ProximalMap:
     def __init__(self, base: LeastSquares, h: float, tolerance: Tolerance = exact) -> None:
         self.base, self.h, self.tolerance = base, h, tolerance
         self.error = 0.0
-        self._back = base.operator.adjoint_spectrum(base.y)
         self._preconditioner = 1 + h * (base.operator.power + base.ridge)
         self._calls = 0
-        self._scale = float(base.y.norm())
         self._last: Tensor | None = None
 
     def __call__(self, v: Tensor) -> Tensor:
         """prox_{hf}(v), v (B, C, H, W)."""
         f = self.base
         spectrum = torch.fft.rfft2(v)
-        right = self.h * (self._back - f.operator.normal_spectrum(spectrum) - f.ridge * spectrum)
+        right = self.h * (f.back_spectrum - f.operator.normal_spectrum(spectrum) - f.ridge * spectrum)
         if f.operator.diagonal:
             step = right / self._preconditioner
         else:
             # What rounding does to a product with the matrix, of norm 1 + hL, no residual can show.
             rounding = torch.finfo(v.dtype).eps * (1 + self.h * f.lipschitz) * float(v.norm())
-            step = self._solve(right, max(self.tolerance(self._calls) * self._scale, rounding), v.shape[3])
+            step = self._solve(right, max(self.tolerance(self._calls) * f.size, rounding), v.shape[3])
             self.error = max(self.error, rounding)
             self._calls += 1
         return v + torch.fft.irfft2(step, s=v.shape[2:])

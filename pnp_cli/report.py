@@ -70,11 +70,12 @@ def solution_lines(solution: Solution, plan: Plan, discrepancy: float | None = N
         lines.append(f"            the guarantee holds from iteration {warm + 1}, after {warm} warm iterations")
     if plan.references:
         lines.append(f"            {plan.references} references, the last frozen at iteration {warm + 1}")
-    if settings.acceleration != "none":
-        lines.append(f"            {ACCELERATORS[settings.acceleration].statement}")
+    statement = ACCELERATORS[settings.acceleration].statement
+    if statement:
+        lines.append(f"            {statement}")
     if solution.inexactness:
         lines.append(f"inexact     data steps by conjugate gradients, errors of sum {solution.inexactness:.2g} at most")
-    if solution.residual_bound is not None and not last.warm:
+    if solution.residual_bound is not None:
         lines.append(f"residual    {last.residual:.4g} measured, a-priori bound {solution.residual_bound:.4g}")
     if solution.error_bound is not None:
         lines.append(f"error       at most {solution.error_bound:.4g} from the unique fixed point (Euclidean norm)")

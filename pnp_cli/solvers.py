@@ -118,10 +118,7 @@ def fixed_point(
                 checks.observe(x, image, k + 1, error)
             if accelerator.deviation and residual > records[-1].residual:
                 x = image = before  # the deviation did not pay
-                if checks:
-                    checks.count -= 1
                 accelerator.reset()
-                accelerator.deviation = 0.0
                 continue
         records.append(record)
         if callback:
@@ -137,7 +134,7 @@ def fixed_point(
     bound = error_bound = None
     if checks and not records[-1].warm:
         error_bound = checks.error_bound(records[-1].residual, image, records[-1].error)
-        bound = checks.a_priori_bound(image.numel(), errors, deviations)
+        bound = checks.a_priori_bound(image.numel(), sum(not r.warm for r in records), errors, deviations)
     return Solution(
         image, status, tuple(records), tuple(checks.violations) if checks else (), bound, error_bound, errors
     )

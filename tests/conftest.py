@@ -1,4 +1,4 @@
-"""Shared fixtures: a real photograph, a small certified network, and the installed command."""
+"""Shared fixtures: a real photograph, small certified networks, and the command, in this process and installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many files through the installed command: names, conflicts, records, interruption, and a real cluster."""
+"""Many files through the command: names, conflicts, records, interruption, and a real cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The installed command in a subprocess: results on real files, pipes, exit codes, and manners on bad input."""
+"""The command line, the installed command among it: results on real files, pipes, exit codes, manners on bad input."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def one_sentence(result: subprocess.CompletedProcess[bytes]) -> str:
 # ------------------------------------------------------------------------------------ results
 
 
-def test_blur_and_deblur(pnp: Run, photo: Image, photo_file: Path, small_weights: Path) -> None:
-    blurred, sharp = make_blurred(pnp, photo_file), photo_file.with_name("sharp.png")
-    result = pnp(
+def test_blur_and_deblur(installed: Run, photo: Image, photo_file: Path, small_weights: Path) -> None:
+    blurred, sharp = make_blurred(installed, photo_file), photo_file.with_name("sharp.png")
+    result = installed(
         "deblur", blurred, "-o", sharp, *KERNEL, "--sigma", 2.55, "-w", small_weights, "--reference", photo_file
     )
     assert result.returncode == 0, result.stderr
@@ -251,19 +251,19 @@ def test_blur_does_not_clip_float_outputs(pnp: Run, tmp_path: Path) -> None:
     assert again.read_bytes() == (tmp_path / "noisy.npy").read_bytes()
 
 
-def test_psnr(pnp: Run, photo: Image, photo_file: Path, tmp_path: Path) -> None:
+def test_psnr(installed: Run, photo: Image, photo_file: Path, tmp_path: Path) -> None:
     other = photo.with_pixels(np.clip(photo.pixels + 0.1, 0, 1))
     write_image(other, tmp_path / "other.tif")
     expected = psnr_of(photo.pixels, read_image(tmp_path / "other.tif").pixels)
-    result = pnp("psnr", photo_file, tmp_path / "other.tif")
+    result = installed("psnr", photo_file, tmp_path / "other.tif")
     assert result.returncode == 0
     assert float(result.stdout) == pytest.approx(expected, abs=1e-3)
-    peak = pnp("psnr", photo_file, tmp_path / "other.tif", "--peak", "reference-max", "--json")
+    peak = installed("psnr", photo_file, tmp_path / "other.tif", "--peak", "reference-max", "--json")
     gain = 20 * np.log10(photo.pixels.max())
     assert json.loads(peak.stdout)["psnr"] == pytest.approx(expected + gain, abs=1e-3)
-    assert pnp("psnr", photo_file, tmp_path / "other.tif", "--min-psnr", expected - 1).returncode == 0
-    assert pnp("psnr", photo_file, tmp_path / "other.tif", "--min-psnr", expected + 1).returncode == 4
-    same = pnp("psnr", photo_file, photo_file, "--ssim")
+    assert installed("psnr", photo_file, tmp_path / "other.tif", "--min-psnr", expected - 1).returncode == 0
+    assert installed("psnr", photo_file, tmp_path / "other.tif", "--min-psnr", expected + 1).returncode == 4
+    same = installed("psnr", photo_file, photo_file, "--ssim")
     assert same.stdout.decode().split() == ["inf", "1.00000"]
 
 
@@ -283,13 +283,13 @@ def test_psnr_of_folders(pnp: Run, photo: Image, tmp_path: Path) -> None:
     assert "both called a" in one_sentence(pnp("psnr", tmp_path / "true", tmp_path / "got"))
 
 
-def test_certify(pnp: Run, small_weights: Path) -> None:
-    result = pnp("certify", small_weights, "--json")
+def test_certify(installed: Run, small_weights: Path) -> None:
+    result = installed("certify", small_weights, "--json")
     assert result.returncode == 0
     fields = json.loads(result.stdout)
     assert fields["averaged"] is True
     assert all(0 <= layer["alpha"] < 1 for layer in fields["layers"])
-    table = pnp("certify", small_weights).stdout.decode()
+    table = installed("certify", small_weights).stdout.decode()
     assert "AVERAGED" in table
     assert "steps.2" in table
 
@@ -297,20 +297,20 @@ def test_certify(pnp: Run, small_weights: Path) -> None:
 # ------------------------------------------------------------------------------------- pipes and files
 
 
-def test_pipes(pnp: Run, photo: Image, photo_file: Path, small_weights: Path) -> None:
-    blurred = pnp("blur", "-", "-o", "-", *KERNEL, "--format", "npy", stdin=photo_file.read_bytes())
+def test_pipes(installed: Run, photo: Image, photo_file: Path, small_weights: Path) -> None:
+    blurred = installed("blur", "-", "-o", "-", *KERNEL, "--format", "npy", stdin=photo_file.read_bytes())
     assert blurred.returncode == 0
     assert blurred.stdout[:6] == b"\x93NUMPY"
-    sharp = pnp("deblur", "-", "-o", "-", *KERNEL, "-w", small_weights, "--format", "png", stdin=blurred.stdout)
+    sharp = installed("deblur", "-", "-o", "-", *KERNEL, "-w", small_weights, "--format", "png", stdin=blurred.stdout)
     assert sharp.returncode == 1
     assert "cannot hold float samples" in one_sentence(sharp)
     deep = ("--format", "png", "--bit-depth", 16)
-    sharp = pnp("deblur", "-", "-o", "-", *KERNEL, "-w", small_weights, *deep, stdin=blurred.stdout)
+    sharp = installed("deblur", "-", "-o", "-", *KERNEL, "-w", small_weights, *deep, stdin=blurred.stdout)
     assert sharp.returncode == 0
     result = read_image(sharp.stdout)
     assert result.pixels.shape == photo.pixels.shape
     assert psnr_of(photo.pixels, result.pixels) > psnr_of(photo.pixels, read_image(blurred.stdout).pixels) + 1
-    both = pnp("blur", "-", *KERNEL, "--json", stdin=photo_file.read_bytes())
+    both = installed("blur", "-", *KERNEL, "--json", stdin=photo_file.read_bytes())
     assert both.returncode == 2
     assert both.stdout == b""
 

@@ -38,8 +38,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 # ------------------------------------------------------------------------------------------ the command
 
 
-def test_installed_command(pnp: Run, tmp_path: Path) -> None:
-    result = pnp("kernel", "--path", "-3,2 3,2 3,6", "-o", "k.npy", "--picture", "k.png", "--json", cwd=tmp_path)
+def test_installed_command(installed: Run, tmp_path: Path) -> None:
+    result = installed("kernel", "--path", "-3,2 3,2 3,6", "-o", "k.npy", "--picture", "k.png", "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     kernel = np.load(tmp_path / "k.npy")
     np.testing.assert_allclose(kernel, kernels.path(TRACK), atol=1e-15)

@@ -79,10 +79,10 @@ def blur(
     from ..tensors import from_tensor, to_tensor
 
     place = o.read_device(device, scheduler)
-    blur_for = BlurCache(boundary_model(boundary), place)
+    blur_for, model = BlurCache(place), boundary_model(boundary)
 
     def work(image: Image, name: str) -> Outcome:
-        result = from_tensor(blur_for(psf, image.size).forward(to_tensor(image, place)), image)
+        result = from_tensor(blur_for(psf, image.size, model).forward(to_tensor(image, place)), image)
         pixels = add_gaussian_noise(result.pixels, level / 255, seed) if level else result.pixels
         say(f"{name}: {description}, {boundary} boundary, noise {level:g} (0-255 scale, seed {seed})", quiet)
         fields = {"kernel": description, "boundary": boundary, "noise": level, "seed": seed}

@@ -122,7 +122,7 @@ def deblur(
     if data_term == "least-squares" and envelope is not None:
         raise UsageError("--envelope belongs to --data-term envelope; leave one of them out")
     level = o.read_level(sigma, "--sigma")
-    side, patch_side = o.read_tile(tile), o.read_patch(patch)
+    side, patch_side = o.read_side(tile, "--tile", 64), o.read_side(patch, "--patch", 256)
     given = o.read_level(strength, "--strength")
     choice = k.read_kernel(motion, gaussian, disk, kernel, path, trajectory, center)
     for hint in (o.level_hint(level, "--sigma"), o.level_hint(given, "--strength"), *choice.notes):
@@ -170,7 +170,8 @@ def deblur(
     place = o.read_device(device, scheduler)
     shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
-    whole_blur, part_blur = BlurCache(boundary_model(boundary), place), BlurCache(boundary_model("free"), place)
+    blur_for = BlurCache(place)
+    boundary_model(boundary)  # refuses an unknown name before any work
 
     def work(image: Image, name: str) -> Outcome:
         if truth is not None and truth.pixels.shape != image.pixels.shape:
@@ -184,16 +185,15 @@ def deblur(
         longest = choose_patch(image.size, overlap, place) if patch_side is None else patch_side
         longest = longest or max(image.size)
         parts = windows(image.size, longest, overlap)
+        beyond = boundary if len(parts) == 1 else "free"  # what lies beyond a patch is unknown
 
         def plan_for(part: Tensor) -> Plan:
-            blur_for = whole_blur if len(parts) == 1 else part_blur  # what lies beyond a patch is unknown
-            operator = blur_for(psf, (part.shape[2], part.shape[3]))
+            operator = blur_for(psf, (part.shape[2], part.shape[3]), boundary_model(beyond))
             denoiser = tiled(loaded.network, operator.scene, side, place)
             return plan_deblurring(part, operator, denoiser, loaded.certificate, settings)
 
         rows, columns = parts[0]
         plan = plan_for(y[:, :, rows, columns])  # what is known beforehand is the same for all patches
-        beyond = boundary if len(parts) == 1 else "free"
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {beyond} boundary", quiet)
         if len(parts) > 1:
             say(f"patches     {len(parts)}, restored one by one and blended over {overlap} pixels or more", quiet)

@@ -56,7 +56,7 @@ def denoise(
     Example: pnp denoise noisy.png -o clean.png --sigma 25
     """
     level = o.read_level(sigma, "--sigma")
-    side = o.read_tile(tile)
+    side = o.read_side(tile, "--tile", 64)
     hint = o.level_hint(level, "--sigma")
     if hint:
         say(hint, quiet)

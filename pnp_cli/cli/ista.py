@@ -118,13 +118,13 @@ def ista(
     pixel = basis == "pixel"
     by_discrepancy = gamma == "discrepancy" or (gamma == "auto" and pixel)
     place = o.read_device(device, scheduler)
-    blur_for = BlurCache(boundary_model(boundary), place, torch.float64)
+    blur_for, model = BlurCache(place, torch.float64), boundary_model(boundary)
 
     def work(image: Image, name: str) -> Outcome:
         colours = to_tensor(image, place, torch.float64)  # single precision would hide small duality gaps
         y = colours if pixel else to_opponent(colours)
         psf, description = choice.of(image)
-        operator = blur_for(psf, image.size)
+        operator = blur_for(psf, image.size, model)
         fidelity = LeastSquares(operator, y)
         alpha = step if step is not None else 1 / fidelity.lipschitz
         limit = sparse_limit(fidelity.lipschitz, fista)

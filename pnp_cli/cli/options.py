@@ -198,29 +198,14 @@ def read_device(name: str, scheduler: str | None) -> torch.device:
     return choose_device("cpu")
 
 
-def read_tile(text: str) -> int | None:
-    """Side of the tiles, 0 for none, or None for "auto".
+def read_side(text: str, option: str, least: int) -> int | None:
+    """Side of tiles or patches, 0 for none, or None for "auto".
 
     Raises
     ------
     UsageError
-        If it is neither "auto", 0 nor at least 64.
+        If it is neither "auto", 0 nor at least `least`.
     """
-    return _read_side(text, "--tile", 64)
-
-
-def read_patch(text: str) -> int | None:
-    """Side of the patches, 0 for none, or None for "auto".
-
-    Raises
-    ------
-    UsageError
-        If it is neither "auto", 0 nor at least 256.
-    """
-    return _read_side(text, "--patch", 256)
-
-
-def _read_side(text: str, option: str, least: int) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or 0 < int(text) < least:
