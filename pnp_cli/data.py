@@ -51,10 +51,15 @@ def _to_uint8(pixels: np.ndarray) -> Tensor:
     return samples.permute(2, 0, 1).expand(3, -1, -1).contiguous()
 
 
+def luma(image: Tensor) -> Tensor:
+    """Luma (ITU-R 601-2) of float images (..., 3, H, W): (..., 1, H, W), same range."""
+    weights = image.new_tensor([0.299, 0.587, 0.114])[:, None, None]
+    return (image * weights).sum(-3, keepdim=True)
+
+
 def to_grey(image: Tensor) -> Tensor:
-    """Luma (ITU-R 601-2) of a uint8 image (3, H, W), rounded to 8 bits: (1, H, W)."""
-    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
-    return (image.float() * weights).sum(0, keepdim=True).round().to(torch.uint8)
+    """`luma` of a uint8 image (3, H, W), rounded to 8 bits: (1, H, W)."""
+    return luma(image.float()).round().to(torch.uint8)
 
 
 class RandomCrops:

@@ -76,6 +76,16 @@ def nothing_to_remove(sigma: float | Tensor) -> bool:
     return not isinstance(sigma, Tensor) and sigma == 0
 
 
+def grey_to_colour(x: Tensor) -> Tensor:
+    """The isometry x ↦ (x, x, x)/√3 from grey images (B, 1, H, W) to colour images (B, 3, H, W)."""
+    return x.expand(-1, 3, -1, -1) / math.sqrt(3)
+
+
+def colour_to_grey(x: Tensor) -> Tensor:
+    """The adjoint of `grey_to_colour`: (B, 3, H, W) ↦ (B, 1, H, W)."""
+    return x.sum(1, keepdim=True) / math.sqrt(3)
+
+
 class Denoiser(nn.Module):
     """Base of the networks: fits any size and channel count to the body, by isometries only.
 
@@ -116,7 +126,7 @@ class Denoiser(nn.Module):
         fitted, level = self.fit(x, sigma)
         out = self.body(fitted, level)[..., : x.shape[2], : x.shape[3]]
         if self.image_channels == 3 and x.shape[1] == 1:
-            return out.sum(1, keepdim=True) / math.sqrt(3)
+            return colour_to_grey(out)
         return out.reshape(x.shape)
 
     def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
@@ -140,7 +150,7 @@ class Denoiser(nn.Module):
         batch, channels, height, width = x.shape
         level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(batch)
         if self.image_channels == 3 and channels == 1:
-            x = x.expand(-1, 3, -1, -1) / math.sqrt(3)
+            x = grey_to_colour(x)
         elif self.image_channels == 1 and channels > 1:
             x, level = x.reshape(-1, 1, height, width), level.repeat_interleave(channels)
         bottom, right = -height % self.multiple, -width % self.multiple

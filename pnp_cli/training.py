@@ -25,8 +25,8 @@ from torch.nn.utils import parametrize
 
 from .certificate import certify_layer
 from .conditioned import ConditionedNetwork
-from .data import RandomCrops
-from .denoisers import Denoiser, EulerNetwork
+from .data import RandomCrops, luma
+from .denoisers import Denoiser, EulerNetwork, colour_to_grey, grey_to_colour
 from .errors import DivergenceError, UsageError, WeightsError
 from .files import read_bytes, write_bytes
 from .layers import EulerStep
@@ -62,6 +62,8 @@ class TrainingConfig:
     """Steps over which the learning rate rises linearly at the start, ≥ 1; at most a tenth of `steps`."""
     clip: float = 1.0
     """Largest norm of the gradient, relative to a running mean of its norm times 4; 0 switches it off."""
+    grey: float = 0.0
+    """Share of the crops that a network of colour images sees as it sees grey images, in [0, 1]."""
     seed: int = 0
 
 
@@ -273,7 +275,12 @@ class Trainer:
         clean = self.crops.batch(total)
         low, high = c.sigma
         sigma = low + (high - low) * torch.rand(total, generator=self.generator)
-        noisy = clean + sigma[:, None, None, None] * torch.randn(clean.shape, generator=self.generator)
+        noise = sigma[:, None, None, None] * torch.randn(clean.shape, generator=self.generator)
+        if c.grey and self.network.image_channels == 3:
+            grey = torch.rand(total, 1, 1, 1, generator=self.generator) < c.grey
+            clean = torch.where(grey, grey_to_colour(luma(clean)), clean)
+            noise = torch.where(grey, grey_to_colour(colour_to_grey(noise)), noise)
+        noisy = clean + noise
         clean, noisy, sigma = (self.workers.part(t).to(self.device) for t in (clean, noisy, sigma))
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")

@@ -213,3 +213,24 @@ def test_restorations_take_the_same_kernels(
     code, _, err = call(command, photo_file, "--trajectory", "t.csv", "-o", "t.csv", *weights)
     assert code == 2
     assert "would replace an input" in err
+
+
+def test_a_restoration_draws_its_kernel(call: Call, tmp_path: Path, photo_file: Path, small_weights: Path) -> None:
+    assert call("kernel", "--motion", 9, 30, "--picture", "k.png", "-q")[0] == 0
+    deblur = ("deblur", photo_file, "--motion", 9, 30, "-w", small_weights, "--max-iter", 2, "-o", "out.png")
+    code, _, err = call(*deblur, "--picture", "drawn.png")
+    assert code == 0
+    assert "wrote drawn.png" in err
+    assert (tmp_path / "drawn.png").read_bytes() == (tmp_path / "k.png").read_bytes()
+    before = (tmp_path / "out.png").read_bytes()
+    for arguments, words in (
+        ((*deblur, "--picture", "k.png"), "k.png: exists already"),
+        ((*deblur, "--picture", "out.png", "--on-exists", "overwrite"), "both be written to out.png"),
+        ((*deblur, "--picture", photo_file, "--on-exists", "overwrite"), "would replace an input"),
+        (("deblur", photo_file, "--motion", "auto", "auto", "--picture", "new.png"), "needs a given kernel"),
+    ):
+        code, _, err = call(*arguments)
+        assert code == 2
+        assert words in err
+    assert (tmp_path / "out.png").read_bytes() == before
+    assert not (tmp_path / "new.png").exists()

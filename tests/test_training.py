@@ -92,6 +92,23 @@ def test_a_training_starts_from_trained_weights(pictures: list[Tensor]) -> None:
         Trainer(RELU, pictures, CONFIG, start=trained)
 
 
+def test_crops_in_grey_are_what_the_network_sees_of_grey_images(pictures: list[Tensor]) -> None:
+    """Along the grey axis alone, and with the noise that an orthonormal embedding leaves of white noise."""
+    noise = 0.2
+    config = TrainingConfig(sigma=(noise, noise), steps=1, batch=200, crop=16, grey=0.5)
+    trainer = Trainer(HUBER, [torch.full((3, 20, 31), 128, dtype=torch.uint8)], config)
+    seen: list[Tensor] = []
+    trainer.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    parameters_after(trainer)
+    (batch,) = seen
+    grey = (batch - batch.mean(1, keepdim=True)).flatten(1).abs().amax(1) < 1e-6
+    assert 60 < grey.sum() < 140
+    along = batch.sum(1) / 3**0.5
+    assert float(along[grey].mean()) == pytest.approx(128 / 255, abs=0.01)
+    assert float(along[~grey].mean()) == pytest.approx(3**0.5 * 128 / 255, abs=0.01)
+    assert float(along[grey].std()) == pytest.approx(noise, rel=0.03)
+
+
 def test_training_improves_the_denoiser() -> None:
     trainer = Trainer(HUBER, bundled_images(), TrainingConfig(steps=80, batch=8, crop=32))
     crop = [bundled_images()[0][:, 100:164, 200:264]]

@@ -109,6 +109,7 @@ def deblur(
     fail_fast: o.FailFast = False,
     json: o.Json = False,
     manifest: o.ManifestFile = None,
+    picture: k.Picture = None,
     scheduler: o.Scheduler = None,
     config: o.Config = None,
     quiet: o.Quiet = False,
@@ -125,6 +126,7 @@ def deblur(
     side, patch_side = o.read_side(tile, "--tile", 64), o.read_side(patch, "--patch", 256)
     given = o.read_level(strength, "--strength")
     choice = k.read_kernel(motion, gaussian, disk, kernel, path, trajectory, center)
+    k.require_drawable(picture, choice)
     for hint in (o.level_hint(level, "--sigma"), o.level_hint(given, "--strength"), *choice.notes):
         if hint:
             say(hint, quiet)
@@ -253,7 +255,10 @@ def deblur(
             say(f"psnr        {fields['psnr_input']:.2f} dB before, {fields['psnr']:.2f} dB after (peak 1.0)", quiet)
         return Outcome(result, fields, 3 if violations or (strict and not converged) else 0)
 
-    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "deblurred", reference, kernel, trajectory), work))
+    code = run_batch(inputs, FileOptions.of(context, "deblurred", reference, kernel, trajectory), work)
+    if picture and choice.kernel is not None:
+        k.draw(choice.kernel, picture, on_exists != "error", quiet)
+    raise typer.Exit(code)
 
 
 def _shape(image: Image) -> str:

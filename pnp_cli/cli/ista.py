@@ -69,6 +69,7 @@ def ista(
     fail_fast: o.FailFast = False,
     json: o.Json = False,
     manifest: o.ManifestFile = None,
+    picture: k.Picture = None,
     scheduler: o.Scheduler = None,
     config: o.Config = None,
     quiet: o.Quiet = False,
@@ -88,6 +89,7 @@ def ista(
     if step is not None and not 0 < step < float("inf"):
         raise UsageError(f"--step must be a positive number, not {step:g}")
     choice = k.read_kernel(motion, gaussian, disk, kernel, path, trajectory, center)
+    k.require_drawable(picture, choice)
     level = o.read_level(sigma, "--sigma")
     for line in (*choice.notes, o.level_hint(level, "--sigma")):
         if line:
@@ -189,7 +191,10 @@ def ista(
         restored = operator.boundary.frame_of(solution.value)
         return Outcome(from_tensor(restored if pixel else from_opponent(restored), image), fields, code)
 
-    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "ista", kernel, trajectory), work))
+    code = run_batch(inputs, FileOptions.of(context, "ista", kernel, trajectory), work)
+    if picture and choice.kernel is not None:
+        k.draw(choice.kernel, picture, on_exists != "error", quiet)
+    raise typer.Exit(code)
 
 
 def _read_gamma(text: str) -> float | None:

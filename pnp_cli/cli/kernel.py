@@ -40,12 +40,7 @@ def kernel(
             "(variable psf).",
         ),
     ] = None,
-    picture: Annotated[
-        Path | None,
-        typer.Option(
-            "--picture", metavar="FILE", help="Draw the kernel and its transfer function, as PNG or the like."
-        ),
-    ] = None,
+    picture: k.Picture = None,
     on_exists: Annotated[str, typer.Option("--on-exists", help="When an output exists: error or overwrite.")] = "error",
     json: o.Json = False,
     config: o.Config = None,
@@ -69,9 +64,8 @@ def kernel(
     for note in choice.notes:
         say(note, quiet)
 
-    from .. import kernel_picture, kernels
-    from ..files import write_bytes
-    from ..images import encode_image, format_of, read_image
+    from .. import kernels
+    from ..images import read_image
 
     try:
         psf, description = choice.of(read_image(image) if image else None)
@@ -82,9 +76,7 @@ def kernel(
         kernels.to_file(psf, output, overwrite)
         say(f"wrote {output}", quiet)
     if picture:
-        drawn = encode_image(kernel_picture.draw(psf), format_of(picture), str(picture))
-        write_bytes(picture, drawn, overwrite)
-        say(f"wrote {picture}", quiet)
+        k.draw(psf, picture, overwrite, quiet)
     if json:
         paths = {name: str(target) if target else None for name, target in (("output", output), ("picture", picture))}
         emit("kernel", description, True, size=psf.shape, **asdict(facts), notes=choice.notes, **paths)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, UsageError
+from .console import say
 
 if TYPE_CHECKING:
     from ..images import Image
@@ -55,6 +56,11 @@ Center = Annotated[
         "--center/--no-center",
         help="Move the centroid of the --kernel FILE to its middle, so that the image stays where it is.",
     ),
+]
+
+Picture = Annotated[
+    Path | None,
+    typer.Option("--picture", metavar="FILE", help="Draw the kernel and its transfer function, as PNG or the like."),
 ]
 
 AUTO = ("auto", "auto")
@@ -151,6 +157,35 @@ def _read_motion(motion: tuple[str, str]) -> tuple[float, float]:
     except ValueError as error:
         raise UsageError(f"--motion must be a length and an angle, or 'auto', not '{' '.join(motion)}'") from error
     return length, angle
+
+
+def require_drawable(picture: Path | None, choice: KernelChoice) -> None:
+    """Refuse a picture that cannot be drawn, before any work.
+
+    Raises
+    ------
+    UsageError
+        If the kernel is not known beforehand.
+    InputError
+        If its name has no image suffix.
+    """
+    if picture is None:
+        return
+    from ..images import format_of
+
+    if choice.kernel is None:
+        raise UsageError("--picture needs a given kernel; pnp kernel IMAGE --motion auto draws an estimated one")
+    format_of(picture)
+
+
+def draw(kernel: Kernel, picture: Path, overwrite: bool, quiet: bool) -> None:
+    """Write the picture of a kernel."""
+    from .. import kernel_picture
+    from ..files import write_bytes
+    from ..images import encode_image, format_of
+
+    write_bytes(picture, encode_image(kernel_picture.draw(kernel), format_of(picture), str(picture)), overwrite)
+    say(f"wrote {picture}", quiet)
 
 
 def read_points(text: str, option: str) -> list[tuple[float, float]]:

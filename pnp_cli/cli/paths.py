@@ -81,6 +81,7 @@ class FileOptions:
     fail_fast: bool = False
     json: bool = False
     manifest: Path | None = None
+    picture: Path | None = None
     scheduler: str | None = None
     quiet: bool = False
     verbose: bool = False
@@ -92,8 +93,9 @@ class FileOptions:
         """The file options among the parameters of a running command, which bear the names of the fields."""
         names = {field.name for field in fields(cls)}
         given = {name: value for name, value in context.params.items() if name in names}
-        if given["manifest"] is not None:
-            given["manifest"] = Path(given["manifest"])  # the context holds it as it was typed
+        for name in ("manifest", "picture"):
+            if given.get(name) is not None:
+                given[name] = Path(given[name])  # the context holds it as it was typed
         return cls(context.info_name or "", suffix, protected=protected, **given)
 
     def check(self, sources: Sequence[Source]) -> None:
@@ -114,8 +116,15 @@ class FileOptions:
             raise UsageError("standard output takes one image; give -o a folder for several inputs")
         if self.output is not None and self.output != STREAM and len(sources) > 1 and Path(self.output).is_file():
             raise UsageError(f"{self.output} is a file, but there are {len(sources)} inputs; give -o a folder")
-        if self.manifest and self.on_exists == "error" and exists(self.manifest):
-            raise UsageError(f"{self.manifest}: exists already; choose another --manifest, or --on-exists overwrite")
+        for option, path in self.beside.items():
+            if self.on_exists == "error" and exists(path):
+                raise UsageError(f"{path}: exists already; choose another --{option}, or --on-exists overwrite")
+
+    @property
+    def beside(self) -> dict[str, Path]:
+        """The files that are written once and not for every input, by the option that names them."""
+        named = {"manifest": self.manifest, "picture": self.picture}
+        return {option: path for option, path in named.items() if path is not None}
 
     def writes_to_stdout(self, source: Source) -> bool:
         """Whether the result of an input goes to standard output."""
@@ -230,10 +239,12 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
     jobs = _without_outputs(jobs, options)
     kept = {p.resolve() for p in (*(s.path for s, _ in jobs), *options.protected) if p and exists(p)}
     claimed: dict[str, str] = {}
-    if options.manifest:
-        claimed[os.path.abspath(options.manifest)] = "the manifest"
-        if options.manifest.resolve() in kept:
-            raise UsageError(f"{options.manifest}: the manifest would replace an input; choose another --manifest")
+    for option, path in options.beside.items():
+        if os.path.abspath(path) in claimed:
+            raise UsageError(f"{path}: the {option} would replace {claimed[os.path.abspath(path)]}; rename one")
+        if path.resolve() in kept:
+            raise UsageError(f"{path}: the {option} would replace an input; choose another --{option}")
+        claimed[os.path.abspath(path)] = f"the {option}"
     for source, target in jobs:
         if target is None:
             continue

@@ -78,6 +78,16 @@ def train_denoiser(
             "--learning-rate", help="Adam's rate at the start. Default: 0.004; conditioned 0.002; dncnn 0.001."
         ),
     ] = None,
+    grey: Annotated[
+        float,
+        typer.Option(
+            "--grey",
+            min=0.0,
+            max=1.0,
+            metavar="SHARE",
+            help="Share of the crops in grey; for networks of colour images.",
+        ),
+    ] = 0.0,
     val: Annotated[Path | None, typer.Option("--val", metavar="DIR", help="Folder of validation images.")] = None,
     val_limit: Annotated[
         int, typer.Option("--val-limit", min=1, help="Use so many validation images, evenly spread.")
@@ -157,6 +167,7 @@ def train_denoiser(
         batch=batch,
         crop=crop,
         learning_rate=learning_rate or (1e-3 if preset == "dncnn" else 2e-3 if conditioned else 4e-3),
+        grey=grey,
         seed=seed,
     )
     earlier = load(start).network if start else None
@@ -216,6 +227,7 @@ def train_denoiser(
         "workers": count,
         "crop": crop,
         "learning_rate": config.learning_rate,
+        "grey": grey,
         "device": describe_device(place),
         "validation_psnr": psnr,
     }
