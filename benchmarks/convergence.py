@@ -30,7 +30,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "default": {},
     "no acceleration": {"acceleration": "none"},
     "no continuation": {"continuation": 0},
-    "least-squares": {"data_term": "least-squares", "acceleration": "none"},
+    "least-squares": {"data_term": "least-squares"},
+    "least-squares alone": {"data_term": "least-squares", "acceleration": "none", "continuation": 0},
 }
 NEAR = 0.05
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,38 @@ def test_a_disk_that_is_full(photo: Image, tmp_path: Path) -> None:
     assert "cannot be written" in error_lines(result)[0]
     assert [p.name for p in out.iterdir()] == ["in.png"]
     assert (out / "in.png").read_bytes() == b"an older result"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB, where the user may make one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        not shutil.which("mount")
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("may not mount a file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_small_disk_fills_up(pnp: Run, photo: Image, tmp_path: Path, small_disk: Path) -> None:
+    for i in range(6):
+        write_image(photo, tmp_path / f"in/{i}.png")
+    result = pnp("blur", tmp_path / "in", "-o", f"{small_disk}/", "--disk", 1, "--noise", 5)
+    written = sorted(small_disk.iterdir())
+    assert result.returncode == 1
+    assert 0 < len(written) < 6
+    errors = error_lines(result)
+    assert len(errors) == 6 - len(written)
+    assert all("cannot be written (No space left on device)" in line for line in errors)
+    assert f"{len(written)} of 6 files done, {len(errors)} failed" in result.stderr.decode()
+    for path in written:
+        assert path.suffix == ".png"
+        assert read_image(path).size == photo.size
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
