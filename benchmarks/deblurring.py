@@ -50,11 +50,12 @@ from .total_variation import rule_weight, total_variation
 
 @dataclass(frozen=True)
 class Restored:
-    """A scene (1, C, H, W) and how many iterations it took, 0 for a direct method."""
+    """A scene (1, C, H, W), how many iterations it took, 0 for a direct method, and what `pnp` reports of it."""
 
     image: Tensor
     iterations: int = 0
     converged: bool = True
+    discrepancy: float | None = None
 
 
 METHODS = ["blurred", "wiener", "lucy", "tv", "ista", "least-squares", "deblur huber", "deblur"]
@@ -100,10 +101,15 @@ def sparse(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
     """`pnp ista` with its defaults; the noise level is estimated."""
     double = Blur(kernel, blur.size, type(blur.boundary), device=y.device, dtype=torch.float64)
     data = to_opponent(y.double())
-    gamma = rule_gamma(estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel))
-    problem = SparseProblem(LeastSquares(double, data), cycle(make_transform("dct4"), 4), gamma)
+    estimate = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel)
+    problem = SparseProblem(LeastSquares(double, data), cycle(make_transform("dct4"), 4), rule_gamma(estimate))
     solution = ista(problem, double.boundary.extrapolate(data))
-    return Restored(from_opponent(solution.value).float(), solution.records[-1].iteration, solution.converged)
+    return Restored(
+        from_opponent(solution.value).float(),
+        solution.records[-1].iteration,
+        solution.converged,
+        problem.fidelity.discrepancy(solution.value, estimate),
+    )
 
 
 def plug_and_play(name: str, device: torch.device, **choices: object) -> Method:
@@ -119,7 +125,8 @@ def plug_and_play(name: str, device: torch.device, **choices: object) -> Method:
         solution = plan.run()
         if solution.violations:
             raise RuntimeError(solution.violations[0])
-        return Restored(solution.value, solution.iterations, solution.converged)
+        discrepancy = plan.base.discrepancy(solution.value, estimate)
+        return Restored(solution.value, solution.iterations, solution.converged, discrepancy)
 
     return restore
 
@@ -156,7 +163,7 @@ def main() -> None:
     rows = []
     for boundary, sigma in itertools.product(arguments.boundary, arguments.sigma):
         for label, method in methods.items():
-            scores, similarities, iterations, seconds, unfinished = [], [], [], [], 0
+            scores, similarities, iterations, seconds, left, unfinished = [], [], [], [], [], 0
             for j, kernel in enumerate(psfs):
                 for i, clean in enumerate(images):
                     truth, blur, y = problem(clean.to(device), kernel, boundary, sigma / 255, seed=100 * i + j)
@@ -168,6 +175,7 @@ def main() -> None:
                     scores.append(psnr(true, found))
                     similarities.append(ssim(true, found))
                     iterations.append(result.iterations)
+                    left += [result.discrepancy] if result.discrepancy else []
                     unfinished += not result.converged
             rows.append(
                 [
@@ -178,11 +186,12 @@ def main() -> None:
                     f"{np.mean(similarities):.3f}",
                     f"{np.mean(iterations):.0f}" + (f" ({unfinished} at the limit)" if unfinished else ""),
                     f"{np.mean(seconds):.1f}",
+                    f"{min(left):.2f} to {max(left):.2f}" if left else "",
                 ]
             )
             print(" ".join(rows[-1]), flush=True)
     print()
-    print_table(["boundary", "σ", "method", "PSNR", "SSIM", "iterations", "seconds"], rows)
+    print_table(["boundary", "σ", "method", "PSNR", "SSIM", "iterations", "seconds", "discrepancy"], rows)
 
 
 def problem(clean: Tensor, kernel: np.ndarray, boundary: str, noise: float, seed: int) -> tuple[Tensor, Blur, Tensor]:

@@ -1,4 +1,4 @@
-"""Error of the estimated noise level: by wavelets on sharp images, knowing the kernel on blurred ones.
+"""Error of the estimated noise level: of sharp images in colour and in grey, and of blurred ones, knowing the kernel.
 
 python -m benchmarks.noise_level CBSD68 KERNELS --limit 20
 """
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from pnp_cli import estimate_noise, estimate_noise_under_blur, kernels
+from pnp_cli.data import luma
 
 from .common import load_images, load_kernels, print_table
 from .deblurring import problem
@@ -27,7 +28,8 @@ def main() -> None:
 
     images = load_images(arguments.images, arguments.limit)
     blurs = {
-        "sharp": [np.ones((1, 1))],
+        "none": [np.ones((1, 1))],
+        "none, grey": [np.ones((1, 1))],
         "motion 5": [kernels.motion(5, 30)],
         "motion 20": [kernels.motion(20, 30)],
         "disk 3": [kernels.disk(3)],
@@ -40,7 +42,8 @@ def main() -> None:
             estimates = []
             for i, image in enumerate(images):
                 kernel = psfs[i % len(psfs)]
-                pixels = problem(image, kernel, "free", sigma / 255, seed=i)[2][0].permute(1, 2, 0).numpy()
+                scene = luma(image) if label.endswith("grey") else image
+                pixels = problem(scene, kernel, "free", sigma / 255, seed=i)[2][0].permute(1, 2, 0).numpy()
                 found = estimate_noise(pixels) if kernel.size == 1 else estimate_noise_under_blur(pixels, kernel)
                 estimates.append(255 * found)
             errors = np.asarray(estimates) - sigma

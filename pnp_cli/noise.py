@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -20,22 +20,77 @@ def add_gaussian_noise(pixels: npt.NDArray[np.float32], sigma: float, seed: int)
 
 
 def estimate_noise(pixels: npt.NDArray[np.float32]) -> float:
-    """Standard deviation of Gaussian noise in an image (H, W, C), [0, 1] scale: mean over the channels that vary.
+    """Standard deviation of white noise in an image (H, W, C), [0, 1] scale: mean over the channels that vary.
 
-    Median absolute deviation of the finest wavelet coefficients (Donoho & Johnstone 1994), by
-    scikit-image. Fine texture counts as noise.
+    The colours of a scene vary together, so small patches of a colour image fill a part of their space only, and the
+    noise is what fills the rest: see `_noise_floor`. Where that rest is not white (after JPEG compression or
+    demosaicing), or the noise is near that of rounding, and in grey images, it is taken from the flattest blocks, and
+    fine texture that is everywhere counts as noise.
     """
-    from skimage.restoration import estimate_sigma
-
-    if min(pixels.shape[:2]) < 2:
-        return 0.0
-    planes = np.moveaxis(pixels.astype(np.float64), 2, 0)
+    planes = np.moveaxis(pixels, 2, 0)
     varying = [plane for plane in planes if np.ptp(plane) > 0]
-    with np.errstate(invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # narrow planes that look like colours; no coefficients to take a median of
-        levels = [float(estimate_sigma(plane)) for plane in varying]
-    levels = [level for level in levels if np.isfinite(level)]
-    return sum(levels) / len(levels) if levels else 0.0
+    if not varying or min(pixels.shape[:2]) < 3:
+        return 0.0
+    if len(varying) == 3:
+        level, flatness = _noise_floor(pixels)
+        if level >= LEAST_FLOOR and flatness >= LEAST_FLATNESS:
+            return level
+    return sum(_flattest_blocks(plane) for plane in varying) / len(varying)
+
+
+PATCH, MOST_PATCHES = 5, 50_000
+LEAST_FLOOR, LEAST_FLATNESS = 1 / 255, 0.8
+
+
+def _noise_floor(pixels: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Level of the noise in a colour image (H, W, 3), and the least deviation of the patches in any direction over it.
+
+    The smallest eigenvalues of the covariance of patches, as many as have a mean below their median (Chen, Zhu & Heng
+    2015); 0 for images of too few patches.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (PATCH, PATCH), axis=(0, 1))
+    step = math.ceil(math.sqrt(windows.shape[0] * windows.shape[1] / MOST_PATCHES)) or 1
+    patches = windows[::step, ::step].reshape(-1, 3 * PATCH**2).astype(np.float64)
+    if len(patches) < 20 * patches.shape[1]:
+        return 0.0, 0.0
+    eigenvalues = np.linalg.eigvalsh(np.cov(patches, rowvar=False)).clip(min=0)
+    count = len(eigenvalues)
+    while eigenvalues[:count].mean() > np.median(eigenvalues[:count]):
+        count -= 1
+    floor = float(eigenvalues[:count].mean())
+    return math.sqrt(floor), math.sqrt(eigenvalues[0] / floor) if floor else 0.0
+
+
+BLOCK = 16
+FLAT_SHARE, FEWEST_BLOCKS = 0.05, 4
+"""Share of the blocks whose variance is taken, and the least number of them."""
+
+
+def _flattest_blocks(plane: npt.NDArray[np.float32]) -> float:
+    """Level of the noise in a plane (H, W): mixed second differences (Immerkær 1996) of the flattest blocks.
+
+    Their mean square is that of the smallest of some χ² variables, and is divided by what that is for noise alone.
+    Blocks that touch black or white are left out if there are others.
+    """
+    from scipy.stats import chi2
+
+    side = min(BLOCK, *(n - 2 for n in plane.shape))
+    rows, columns = ((n - 2) // side for n in plane.shape)
+    inside, variances = [], []
+    for i in range(rows):
+        strip = plane[i * side : (i + 1) * side + 2, : columns * side + 2].astype(np.float64)
+        curvature = np.diff(np.diff(strip, 2, axis=0), 2, axis=1) / 6
+        variances.append(np.square(curvature).reshape(side, columns, side).mean((0, 2)))
+        free = ((strip > 0) & (strip < 1))[2:, 2:]
+        inside.append(free.reshape(side, columns, side).all((0, 2)))
+    variance, kept = np.concatenate(variances), np.concatenate(inside)
+    variance = np.sort(variance[kept] if kept.any() else variance)
+    count = min(len(variance), max(FEWEST_BLOCKS, round(FLAT_SHARE * len(variance))))
+    share = count / len(variance)
+    # Second differences of white noise have the autocorrelations 1, -2/3, 1/6 at lags 0, 1, 2.
+    degrees = (side / (1 + 2 * sum(max(0, 1 - lag / side) * rho**2 for lag, rho in ((1, 2 / 3), (2, 1 / 6))))) ** 2
+    expected = chi2.cdf(chi2.ppf(share, degrees), degrees + 2) / share
+    return math.sqrt(float(variance[:count].mean()) / expected)
 
 
 def estimate_noise_under_blur(pixels: npt.NDArray[np.float32], kernel: Kernel) -> float:

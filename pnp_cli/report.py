@@ -12,6 +12,9 @@ from .plugandplay import Plan, Settings
 from .solvers import Solution
 from .sparse import SparseSolution
 
+EXPLAINED = (0.9, 1.05)
+"""Discrepancies that restorations with the right kernel and noise level have (`benchmarks.deblurring`)."""
+
 
 def certificate_line(certificate: Certificate) -> str:
     """What is proven about a network."""
@@ -80,8 +83,18 @@ def solution_lines(solution: Solution, plan: Plan, discrepancy: float | None = N
     if solution.error_bound is not None:
         lines.append(f"error       at most {solution.error_bound:.4g} from the unique fixed point (Euclidean norm)")
     if discrepancy is not None:
-        lines.append(f"discrepancy {discrepancy:.3f} = ‖Kx − y‖/(σ√n), near 1 if noise alone is left")
+        lines.append(discrepancy_line(discrepancy))
     return lines
+
+
+def discrepancy_line(discrepancy: float) -> str:
+    """Whether the restored image explains the measurement up to its noise, and what to look at if not."""
+    verdict = "noise alone is left, as it should be"
+    if discrepancy < EXPLAINED[0]:
+        verdict = "LESS than noise is left: is --sigma too high?"
+    elif discrepancy > EXPLAINED[1]:
+        verdict = "MORE than noise is left: are kernel, --boundary and --sigma right?"
+    return f"discrepancy {discrepancy:.3f} = ‖Kx − y‖/(σ√n): {verdict}"
 
 
 def guarantee_dict(guarantee: Guarantee, settings: Settings) -> dict[str, Any]:
@@ -135,7 +148,7 @@ def sparse_lines(solution: SparseSolution, tol: float, discrepancy: float | None
         f"objective   {last.objective:.8g}, at most {last.gap:.4g} above the minimum",
     ]
     if discrepancy is not None:
-        lines.append(f"discrepancy {discrepancy:.3f} = ‖Kx − y‖/(σ√n), near 1 if noise alone is left")
+        lines.append(discrepancy_line(discrepancy))
     return lines
 
 

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
 from skimage import data
 
-from pnp_cli import Blur, estimate_noise, estimate_noise_under_blur, kernels
+from pnp_cli import Blur, estimate_noise, estimate_noise_under_blur, kernels, read_image
 
 
 def test_noise_estimate() -> None:
     """Within 3 % on flat pictures; constant channels and tiny images do not disturb it."""
     rng = np.random.default_rng(0)
-    noisy = 0.5 + rng.normal(0, 0.1, (64, 64, 3))
+    noisy = 0.5 + rng.normal(0, 0.1, (128, 128, 3))
     assert estimate_noise(noisy) == pytest.approx(0.1, rel=0.03)
     noisy[:, :, 1:] = 0
     assert estimate_noise(noisy) == pytest.approx(0.1, rel=0.06)
     for shape in ((1, 1, 1), (1, 50, 3), (2, 2, 3)):
         assert estimate_noise(np.zeros(shape)) == 0
         assert estimate_noise(rng.random(shape)) >= 0
+
+
+@pytest.mark.parametrize("level", [1.5, 5.0, 25.0])
+def test_texture_in_colour_is_no_noise(level: float) -> None:
+    """Within 7 % on a photograph of fur."""
+    noisy = data.chelsea() / 255 + np.random.default_rng(0).normal(0, level / 255, data.chelsea().shape)
+    assert 255 * estimate_noise(noisy) == pytest.approx(level, rel=0.07)
+
+
+def test_noise_in_grey_and_after_compression(tmp_path: Path) -> None:
+    """Within 15 % where flat parts tell; a JPEG file that has lost its noise in colour alone is not taken as clean."""
+    rng = np.random.default_rng(0)
+    camera = data.camera()[..., None] / 255
+    for level in (5.0, 15.0, 40.0):
+        noisy = (camera + rng.normal(0, level / 255, camera.shape)).clip(0, 1)
+        assert 255 * estimate_noise(noisy) == pytest.approx(level, rel=0.15)
+    photo = (data.astronaut() + rng.normal(0, 15, data.astronaut().shape)).clip(0, 255).astype(np.uint8)
+    Pillow.fromarray(photo).save(tmp_path / "noisy.jpg", quality=90, subsampling=2)
+    assert 255 * estimate_noise(read_image(tmp_path / "noisy.jpg").pixels) > 5
+
+
+@pytest.mark.parametrize("shape", [(18, 18, 1), (50, 50, 1), (400, 300, 1), (60, 60, 3), (200, 200, 3)])
+def test_white_noise_alone_is_measured_without_bias(shape: tuple[int, int, int]) -> None:
+    estimates = [estimate_noise(0.5 + np.random.default_rng(i).normal(0, 0.05, shape)) for i in range(60)]
+    assert np.mean(estimates) == pytest.approx(0.05, rel=0.03)
 
 
 @pytest.mark.parametrize("kernel", [kernels.motion(5, 30), kernels.motion(20, 110), kernels.disk(4)], ids=str)
