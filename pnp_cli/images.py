@@ -50,6 +50,9 @@ FLOAT_FORMATS = ("TIFF", "NPY")
 DEEP_FORMATS = ("PNG", *FLOAT_FORMATS)
 """Formats that hold 16-bit samples."""
 
+CLASSIC_TIFF, BIG_TIFF = (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
+"""First bytes of TIFF files."""
+
 BARE_FORMATS = ("BMP", "NPY")
 """Formats that hold neither EXIF data nor an ICC profile."""
 
@@ -122,8 +125,8 @@ def read_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
     try:
         if data[:6] == b"\x93NUMPY":
             image = _read_npy(data, name, max_pixels)
-        elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            image = _read_deep_tiff(data, name, max_pixels) or _read_pillow(data, name, max_pixels)
+        elif data[:4] in (*CLASSIC_TIFF, *BIG_TIFF):
+            image = _read_tiff(data, name, max_pixels) or _read_pillow(data, name, max_pixels)
         else:
             image = _read_pillow(data, name, max_pixels)
     except InputError:
@@ -131,7 +134,8 @@ def read_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
     except MemoryError as error:
         raise InputError(f"{name}: not enough memory to decode the image") from error
     except Exception as error:  # decoders raise anything on malformed input
-        raise InputError(f"{name}: not a readable image ({_first_line(error)})") from error
+        reason = f"not a readable image ({_first_line(error)}); it may be damaged, save or download it again"
+        raise InputError(f"{name}: {reason}") from error
     if 0 in image.pixels.shape:
         raise InputError(f"{name}: the image has no pixels")
     return image
@@ -153,7 +157,7 @@ def _read_npy(data: bytes, name: str, max_pixels: int) -> Image:
     shape, _, dtype = read_header(stream)
     _require_pixels(shape[:2], name, max_pixels)
     if not dtype.hasobject and math.prod(shape) * dtype.itemsize > len(data):
-        raise InputError(f"{name}: not a readable image (the file is shorter than its header says)")
+        raise InputError(f"{name}: not a readable image (it is shorter than its header says); save it again")
     return _from_array(np.load(io.BytesIO(data), allow_pickle=False), name)
 
 
@@ -182,7 +186,7 @@ def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image:
         try:
             picture: Pillow.Image = Pillow.open(io.BytesIO(data))
         except UnidentifiedImageError as error:
-            raise InputError(f"{name}: not an image file of a known format") from error
+            raise InputError(f"{name}: not an image file of a known kind; convert it to PNG or TIFF first") from error
         if picture.format not in PILLOW_FORMATS:
             raise InputError(f"{name}: {picture.format} files are not read; convert it to PNG or TIFF first")
         _require_pixels(picture.size, name, max_pixels)
@@ -195,12 +199,20 @@ def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image:
         if picture.format != "MPO":
             raise InputError(f"{name}: has several pages or frames; split it into single images first")
         notes.append("the first picture of the file")  # cameras append a preview to their JPEGs
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[24] == 16:
+    bits = data[24] if picture.format == "PNG" else 8
+    if bits == 16:
         import imagecodecs  # Pillow decodes 16-bit colours to 8 bits
 
         image = _from_array(imagecodecs.png_decode(data), name)
     else:
+        key = picture.info.get("transparency")
+        if bits < 8 and isinstance(key, int) and picture.mode in ("1", "L"):
+            scale = 1 if picture.mode == "1" else 255 // (2**bits - 1)  # Pillow scales the samples, and this of one bit
+            picture = picture.convert("L")
+            picture.info["transparency"] = key * scale
         image = _from_picture(picture, notes)
+    if picture.format == "PNG" or bits != 8:
+        kept = replace(kept, png_chunks=meta.own_png_chunks(data))
     image = replace(image, metadata=kept, notes=tuple(notes))
     return _upright(image, orientation, turned=picture.format == "TIFF")
 
@@ -208,10 +220,11 @@ def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image:
 def _metadata_of(picture: Any) -> tuple[Metadata, int]:
     """What to keep of a Pillow image besides its pixels, and its orientation, which is taken out of it."""
     exif, tiff = meta.exif_of(picture), picture.format == "TIFF"
+    dpi = meta.exif_dpi(exif) if tiff else meta.dpi_of(picture, exif)
     profile = picture.info.get("icc_profile") or b""
     if picture.mode not in ("1", "L", "LA", "RGB", "RGBA", "P", "PA", "I;16", "La", "RGBa"):
         profile = b""  # it describes the colour space that the pixels are converted from
-    return meta.split(exif, profile, meta.tiff_dpi(exif) if tiff else picture.info.get("dpi"), tiff=tiff)
+    return meta.split(exif, profile, dpi, tiff=tiff)
 
 
 def _upright(image: Image, orientation: int, turned: bool = False) -> Image:
@@ -239,8 +252,8 @@ def _from_picture(picture: Any, notes: list[str]) -> Image:
     return _from_array(np.asarray(picture), "")
 
 
-def _read_deep_tiff(data: bytes, name: str, max_pixels: int) -> Image | None:
-    """Read a TIFF of more than 8 bits with tifffile; None if it is for Pillow."""
+def _read_tiff(data: bytes, name: str, max_pixels: int) -> Image | None:
+    """Read a TIFF of grey or RGB samples with tifffile; None if it is for Pillow, which converts other colours."""
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
@@ -248,23 +261,36 @@ def _read_deep_tiff(data: bytes, name: str, max_pixels: int) -> Image | None:
             raise InputError(f"{name}: has several pages; split it into single images first")
         page = tiff.pages.first
         _require_pixels((page.imagelength, page.imagewidth), name, max_pixels)
-        if page.dtype is None or page.dtype.itemsize == 1:
-            return None
-        if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
+        grey = page.photometric == tifffile.PHOTOMETRIC.MINISBLACK
+        if not grey and page.photometric != tifffile.PHOTOMETRIC.RGB:
+            if page.dtype is None or page.dtype.itemsize == 1:
+                return None
             space = tifffile.PHOTOMETRIC(page.photometric).name
             raise InputError(f"{name}: is a deep TIFF in the colour space {space}; convert it to RGB or grey first")
-        if page.bitspersample not in (16, 32, 64):
+        if page.dtype is None or page.bitspersample < 8:
+            return None
+        if page.bitspersample not in (8, 16, 32, 64):
             raise InputError(f"{name}: has {page.bitspersample} bits per sample; convert it to 8, 16 or 32 bits first")
         if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples:
             raise InputError(f"{name}: its colours are multiplied by the alpha channel; save it with straight alpha")
+        if page.samplesperpixel - (1 if grey else 3) not in (0, 1):
+            kind = "grey" if grey else "RGB"
+            raise InputError(
+                f"{name}: is {kind} with {page.samplesperpixel} channels; convert it to {kind}, or {kind} and alpha"
+            )
+        if len(page.dataoffsets) < math.prod(page.chunked):
+            raise InputError(f"{name}: is not whole, parts of the image are missing; save it again")
         array = tiff.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
         profile = page.tags.get("InterColorProfile")
+        big = data[:4] in BIG_TIFF
+        exif = meta.exif_of_tags(page.tags) if big else meta.load_exif(data)
+        lost = big and any(tag in page.tags for tag in (meta.EXIF_IFD, meta.GPS_IFD))
     image = _from_array(array, name)
-    exif = meta.load_exif(data)
-    kept, orientation = meta.split(exif, profile.value if profile else b"", meta.tiff_dpi(exif), tiff=True)
-    return _upright(replace(image, metadata=kept), orientation)
+    kept, orientation = meta.split(exif, profile.value if profile else b"", meta.exif_dpi(exif), tiff=True)
+    notes = (*image.notes, *(["EXIF directories of a BigTIFF are not kept"] if lost else []))
+    return _upright(replace(image, metadata=kept, notes=notes), orientation)
 
 
 def _from_array(array: npt.NDArray[Any], name: str) -> Image:
@@ -277,6 +303,8 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image:
             "with 1 to 4 channels"
         )
     depth: Depth
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    notes = ("stored as floats of 32 bits, not 64",) if array.dtype == np.float64 else ()
     if array.dtype == np.uint8 or array.dtype == np.bool_:
         depth, white = "uint8", 255.0 if array.dtype == np.uint8 else 1.0
     elif array.dtype == np.uint16:
@@ -295,7 +323,7 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image:
     pixels = (array / white).astype(np.float32)
     colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))
     alpha = pixels[:, :, colours] if pixels.shape[2] > colours else None
-    return Image(pixels[:, :, :colours], depth, alpha)
+    return Image(pixels[:, :, :colours], depth, alpha, notes=notes)
 
 
 def _first_line(error: BaseException) -> str:
@@ -342,6 +370,13 @@ def require_format(image: Image, file_format: str, name: str = "output") -> None
         raise InputError(f"{name}: {file_format} cannot hold images of this size; write a .png or .tif")
 
 
+def lost_in(image: Image, file_format: str) -> str | None:
+    """What the format has no room for and is not worth a refusal, in one phrase."""
+    if file_format == "NPY" and image.metadata.dpi:
+        return "NPY has no room for the resolution"
+    return "WEBP has no grey, so it becomes RGB" if file_format == "WEBP" and image.pixels.shape[2] == 1 else None
+
+
 def encode_image(image: Image, file_format: str, name: str = "output", quality: int = 95) -> bytes:
     """Bytes of an image file.
 
@@ -370,7 +405,8 @@ def encode_image(image: Image, file_format: str, name: str = "output", quality: 
             import imagecodecs  # Pillow writes no 16-bit colours
 
             return meta.add_to_png(bytes(imagecodecs.png_encode(samples)), image.metadata)
-        return _encode_pillow(samples, file_format, image.metadata, quality)
+        data = _encode_pillow(samples, file_format, image.metadata, quality)
+        return meta.insert_in_png(data, image.metadata.png_chunks) if file_format == "PNG" else data
     except (ValueError, OSError, struct.error) as error:  # metadata that the format has no room for
         raise InputError(f"{name}: cannot be written as {file_format} ({_first_line(error)})") from error
 
@@ -405,7 +441,7 @@ def _encode_pillow(samples: npt.NDArray[Any], file_format: str, metadata: Metada
         "WEBP": {"lossless": True, "exact": True},  # exact: colours under full transparency, too
     }
     buffer = io.BytesIO()
-    arguments = options.get(file_format, {}) | metadata.pillow_arguments()
+    arguments = options.get(file_format, {}) | metadata.pillow_arguments(file_format)
     Pillow.fromarray(samples).save(buffer, format=file_format, **arguments)
     return buffer.getvalue()
 

@@ -22,27 +22,59 @@ TEXT_TAGS = {270, 271, 272, 305, 306, 315, 33432}
 """Tags of a TIFF that describe the picture and not the layout of its file: description, camera, software, date,
 artist, copyright."""
 
+LAYOUT_TAGS = {*range(254, 260), 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, *range(288, 293), 301, 317}
+LAYOUT_TAGS |= {*range(318, 326), 330, 332, 333, 334, 336, 337, 338, 339, 340, 341, 342, 347, *range(512, 522)}
+LAYOUT_TAGS |= {*range(529, 533), 34675}
+"""Tags that describe how the pixels of the file they came from are stored."""
+
+KEPT_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"tEXt", b"zTXt", b"iTXt")
+"""Chunks of a PNG that go as they are into another: how its colours are meant, and texts."""
+
 PLACEHOLDER = 0xFFFFFF00
 """Value of the entry before that of a directory; tifffile does not write entries of directories itself."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """EXIF data and ICC profile as bytes (empty if there are none), and the resolution in dots per inch."""
+    """EXIF data and ICC profile as bytes (empty if there are none), and the resolution in dots per inch.
+
+    `png_chunks` are those of a PNG that another PNG can hold; other formats leave them out.
+    """
 
     exif: bytes = b""
     icc_profile: bytes = b""
     dpi: tuple[float, float] | None = None
+    png_chunks: bytes = b""
 
     @property
     def kinds(self) -> str:
         """What there is besides the resolution, in words; empty if nothing."""
         return " and ".join(name for name, value in (("EXIF", self.exif), ("ICC profile", self.icc_profile)) if value)
 
-    def pillow_arguments(self) -> dict[str, Any]:
+    def pillow_arguments(self, file_format: str) -> dict[str, Any]:
         """Arguments of Pillow's `save`."""
-        fields = {"exif": self.exif, "icc_profile": self.icc_profile, "dpi": self.dpi}
+        fields: dict[str, Any] = {"exif": self.exif, "icc_profile": self.icc_profile, "dpi": self.dpi}
+        if file_format == "WEBP" and self.dpi:
+            fields["exif"] = self._exif_with_resolution()
+        if file_format == "BMP" and not self.dpi:
+            fields["dpi"] = (0, 0)  # unknown; Pillow would write 96
         return {name: value for name, value in fields.items() if value}
+
+    def _exif_with_resolution(self) -> bytes:
+        """EXIF data that hold the resolution, for a format without another place."""
+        from PIL.TiffImagePlugin import IFDRational
+
+        assert self.dpi is not None
+        exif = load_exif(self.exif)
+        for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), self.dpi, strict=True):
+            exif[tag] = IFDRational(round(1000 * value), 1000)
+        exif[RESOLUTION_UNIT] = 2
+        for tag in list(exif):
+            exif[tag] = _raw(exif[tag])
+        for tag in (EXIF_IFD, GPS_IFD):
+            if tag in exif:
+                exif[tag] = _directory(exif, tag)
+        return exif.tobytes()
 
 
 def load_exif(data: bytes) -> Exif:
@@ -87,6 +119,8 @@ def split(exif: Exif, icc_profile: bytes, dpi: tuple[float, float] | None, *, ti
         dpi = (float(dpi[0]), float(dpi[1]))
         if not all(0 < value < 1e6 for value in dpi):
             dpi = None
+    if orientation in range(5, 9) and X_RESOLUTION in exif and Y_RESOLUTION in exif:
+        exif[X_RESOLUTION], exif[Y_RESOLUTION] = exif[Y_RESOLUTION], exif[X_RESOLUTION]
     try:
         kept = exif.tobytes() if len(exif) else b""
     except Exception:  # entries that cannot be written again
@@ -141,36 +175,83 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         position += length + 12
 
 
+def own_png_chunks(data: bytes) -> bytes:
+    """The chunks of a PNG file that another can hold as they are."""
+    return b"".join(chunk for kind, chunk in png_chunks(data) if kind in KEPT_CHUNKS)
+
+
+def insert_in_png(data: bytes, chunks: bytes) -> bytes:
+    """A PNG file with chunks added after its header."""
+    header_end = 8 + 25
+    return data[:header_end] + chunks + data[header_end:]
+
+
 def add_to_png(data: bytes, metadata: Metadata) -> bytes:
     """A PNG file with metadata added, in the chunks that Pillow would write."""
     from PIL import Image as Pillow
 
     buffer = io.BytesIO()
-    Pillow.new("L", (1, 1)).save(buffer, "PNG", **metadata.pillow_arguments())
+    Pillow.new("L", (1, 1)).save(buffer, "PNG", **metadata.pillow_arguments("PNG"))
     extra = [chunk for kind, chunk in png_chunks(buffer.getvalue()) if kind in (b"iCCP", b"pHYs", b"eXIf")]
-    header_end = 8 + 25
-    return data[:header_end] + b"".join(extra) + data[header_end:]
+    return insert_in_png(data, b"".join(extra) + metadata.png_chunks)
+
+
+# ------------------------------------------------------------------------------------- resolution
+
+
+def exif_dpi(exif: Exif) -> tuple[float, float] | None:
+    """Resolution in EXIF data or the directory of a TIFF in dots per inch, if there is one with a unit."""
+    unit = {2: 1.0, 3: 2.54}.get(exif.get(RESOLUTION_UNIT, 2))
+    x, y = exif.get(X_RESOLUTION), exif.get(Y_RESOLUTION)
+    try:
+        return (float(x) * unit, float(y) * unit) if unit and x and y else None
+    except (TypeError, ValueError, ZeroDivisionError):  # damaged entries
+        return None
+
+
+def dpi_of(picture: Pillow, exif: Exif) -> tuple[float, float] | None:
+    """Resolution of a Pillow image in dots per inch: that of the file, or else of its EXIF data."""
+    if picture.format not in ("JPEG", "MPO"):
+        return picture.info.get("dpi") or exif_dpi(exif)
+    # Of a JPEG, Pillow makes one up where there is none, or takes one side of the EXIF data for both.
+    unit = {1: 1.0, 2: 2.54}.get(picture.info.get("jfif_unit", 0))
+    density = picture.info.get("jfif_density")
+    return (density[0] * unit, density[1] * unit) if unit and density else exif_dpi(exif)
 
 
 # ------------------------------------------------------------------------------------------- TIFF
 
 
-def tiff_dpi(exif: Exif) -> tuple[float, float] | None:
-    """Resolution of the directory of a TIFF in dots per inch, if it has one with a unit."""
-    unit = {2: 1.0, 3: 2.54}.get(exif.get(RESOLUTION_UNIT, 2))
-    x, y = exif.get(X_RESOLUTION), exif.get(Y_RESOLUTION)
-    if unit is None or not x or not y:
-        return None
-    return float(x) * unit, float(y) * unit
+def exif_of_tags(tags: Any) -> Exif:
+    """What is kept of the directory of a TIFF that tifffile has read, for those that Pillow cannot read."""
+    from PIL.Image import Exif
+    from PIL.TiffImagePlugin import IFDRational
+
+    exif = Exif()
+    for tag in tags:
+        if tag.code in (X_RESOLUTION, Y_RESOLUTION):
+            exif[tag.code] = IFDRational(*tag.value)
+        elif tag.code in (ORIENTATION, RESOLUTION_UNIT):
+            exif[tag.code] = int(tag.value)
+        elif tag.code in TEXT_TAGS and tag.code not in exif:  # the first of several descriptions is the picture's
+            exif[tag.code] = tag.value
+    return exif
 
 
 def tiff_arguments(metadata: Metadata) -> dict[str, Any]:
     """Arguments of tifffile's `imwrite`; `finish_tiff` must follow."""
     exif = load_exif(metadata.exif) if metadata.exif else {}
     tags: list[tuple[int, int, int, Any, bool]] = []
-    for tag in sorted(TEXT_TAGS & set(exif)):
-        text = str(exif[tag]).encode("latin-1", "replace") + b"\0"
-        tags.append((tag, 2, len(text), text, True))
+    elsewhere = {*LAYOUT_TAGS, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, EXIF_IFD, GPS_IFD, INTEROP_IFD}
+    for tag in sorted(set(exif) - elsewhere):
+        value = exif[tag]
+        if isinstance(value, str):
+            text = value.encode("latin-1", "replace") + b"\0"
+            tags.append((tag, 2, len(text), text, True))
+        elif isinstance(value, bytes):
+            tags.append((tag, 1, len(value), value, True))
+        elif isinstance(value, int):
+            tags.append((tag, 4, 1, value, True))
     for tag in (EXIF_IFD, GPS_IFD):
         if tag in exif:
             tags.append((tag - 1, 4, 1, PLACEHOLDER, True))  # becomes the entry of the directory, in its order

@@ -180,3 +180,16 @@ def test_a_file_that_changes_while_it_is_read(photo: Image, tmp_path: Path) -> N
     assert out.exists() == (result.returncode == 0)
     if out.exists():
         assert read_image(out).size == photo.size
+
+
+def test_a_damaged_file_gets_one_sentence(installed: Run, photo: Image, tmp_path: Path) -> None:
+    """Also where the decoding library logs its own."""
+    write_image(photo, tmp_path / "in.tif")
+    data = bytearray((tmp_path / "in.tif").read_bytes())
+    data[12] = data[24] = 200  # types of the entries of the width and the height
+    (tmp_path / "in.tif").write_bytes(data)
+    result = installed("blur", tmp_path / "in.tif", "--disk", 1)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert b"in.tif: the image has no pixels" in result.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["in.tif"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,20 +145,93 @@ def test_files_of_other_writers(tmp_path: Path) -> None:
     deep = levels((4, 5, 3), 65535).astype(np.uint16)
     tifffile.imwrite(tmp_path / "planar.tif", np.moveaxis(deep, 2, 0), planarconfig="separate", photometric="rgb")
     np.testing.assert_array_equal(np.rint(read_image(tmp_path / "planar.tif").pixels * 65535.0), deep)
+    np.save(tmp_path / "big.npy", deep.astype(">u2"))
+    np.testing.assert_array_equal(read_image(tmp_path / "big.npy").pixels, deep / np.float32(65535))
     np.save(tmp_path / "double.npy", deep / 65535)
     np.testing.assert_allclose(read_image(tmp_path / "double.npy").pixels, deep / 65535, atol=1e-7)
 
 
-def png_16_bit_colour() -> bytes:
-    import struct
-    import zlib
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("planar", [False, True])
+def test_further_channels_of_a_tiff(tmp_path: Path, dtype: type, channels: int, planar: bool) -> None:
+    """An extra channel is the transparency at every depth, whatever the file calls it and however it is laid out."""
+    samples = levels((20, 24, channels), np.iinfo(dtype).max).astype(dtype)
+    tifffile.imwrite(
+        tmp_path / "in.tif",
+        np.moveaxis(samples, 2, 0) if planar else samples,
+        planarconfig="separate" if planar else "contig",
+        photometric="rgb" if channels == 4 else "minisblack",
+        extrasamples=["unspecified"],
+        compression="zlib",
+        bigtiff=planar,
+        byteorder=">",
+    )
+    image = read_image(tmp_path / "in.tif")
+    assert image.alpha is not None
+    found = np.concatenate([image.pixels, image.alpha[:, :, None]], axis=2)
+    np.testing.assert_array_equal(found, samples / np.float32(np.iinfo(dtype).max))
+
+
+@pytest.mark.parametrize(
+    ("samples", "options", "words"),
+    [
+        (np.zeros((9, 9, 5), np.uint8), {"photometric": "rgb"}, "RGB with 5 channels"),
+        (
+            np.zeros((9, 9, 3), np.uint8),
+            {"photometric": "minisblack", "planarconfig": "contig"},
+            "grey with 3 channels",
+        ),
+        (np.zeros((9, 9, 4), np.uint8), {"photometric": "rgb", "extrasamples": ["assocalpha"]}, "multiplied"),
+        (np.zeros((9, 9), np.int8), {}, "type int8"),
+    ],
+)
+def test_ambiguous_tiffs_are_refused(tmp_path: Path, samples: np.ndarray, options: dict[str, Any], words: str) -> None:
+    tifffile.imwrite(tmp_path / "in.tif", samples, **options)
+    with pytest.raises(InputError, match=words):
+        read_image(tmp_path / "in.tif")
+
+
+def png(width: int, height: int, bits: int, colour: int, rows: bytes, *more: tuple[bytes, bytes]) -> bytes:
+    """A PNG file by hand; `more` are chunks between its header and its rows, which begin with a filter byte each."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
-    body = zlib.compress(b"\0" + bytes(range(12)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), *more, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in chunks)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_transparent_grey_level(bits: int) -> None:
+    """The level that is transparent is scaled like the samples."""
+    columns = 8 // bits
+    values = [1 % 2**bits if i % 3 else 0 for i in range(columns)]
+    byte = sum(value << (8 - bits * (i + 1)) for i, value in enumerate(values))
+    image = read_image(png(columns, 1, bits, 0, bytes([0, byte]), (b"tRNS", b"\0\1")), "key.png")
+    assert image.alpha is not None
+    assert image.alpha[0].tolist() == [0 if value == 1 else 1 for value in values]
+    np.testing.assert_allclose(image.pixels[0, :, 0], np.array(values) / (2**bits - 1))
+
+
+def test_chunks_of_a_png_go_into_another(tmp_path: Path) -> None:
+    """How its colours are meant, and its texts; `for_output` can strip them."""
+    own = ((b"gAMA", struct.pack(">I", 100000)), (b"tEXt", b"Title\0A name"))
+    for bits, sample in ((8, b"\x30"), (16, b"\x30\x31")):
+        image = read_image(png(1, 1, bits, 0, b"\0" + sample, *own), "linear.png")
+        write_image(image, tmp_path / "out.png")
+        with Pillow.open(tmp_path / "out.png") as back:
+            assert back.info["gamma"] == 1.0
+            assert back.info["Title"] == "A name"
+        np.testing.assert_array_equal(read_image(tmp_path / "out.png").pixels, image.pixels)
+        write_image(image.for_output(strip=True), tmp_path / "out.png")
+        with Pillow.open(tmp_path / "out.png") as back:
+            assert not back.info
+
+
+def png_16_bit_colour() -> bytes:
+    return png(2, 1, 16, 2, b"\0" + bytes(range(12)))
 
 
 def jpeg() -> bytes:

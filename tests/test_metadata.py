@@ -69,8 +69,10 @@ def test_exif_profile_and_resolution_survive(tmp_path: Path, before: str, after:
     with Pillow.open(target) as back:
         assert back.info["icc_profile"] == PROFILE
         assert back.size == (40, 24)
-        if ".webp" not in (before, after):
-            assert tuple(round(v) for v in back.info["dpi"]) == (300, 300)
+    if before != ".webp":  # for which Pillow, which made it here, wrote none
+        dpi = read_image(target).metadata.dpi
+        assert dpi is not None
+        assert tuple(round(v) for v in dpi) == (300, 300)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -172,3 +174,59 @@ def test_cmyk_loses_the_profile_of_its_colour_space(tmp_path: Path) -> None:
     image = read_image(tmp_path / "in.jpg")
     assert image.metadata.icc_profile == b""
     assert "converted from CMYK to RGB" in image.notes
+
+
+def test_big_tiff(tmp_path: Path) -> None:
+    """Its directory is not that of a classic TIFF, but says the same."""
+    samples = np.arange(60, dtype=np.uint16).reshape(4, 5, 3) * 1000
+    tifffile.imwrite(
+        tmp_path / "in.tif",
+        samples,
+        bigtiff=True,
+        photometric="rgb",
+        description="a description",
+        resolution=(300, 200),
+        resolutionunit="INCH",
+        extratags=[(274, 3, 1, 6, True)],
+    )
+    image = read_image(tmp_path / "in.tif")
+    assert image.size == (5, 4)
+    assert image.metadata.dpi == (200, 300)
+    write_image(image, tmp_path / "out.tif")
+    with tifffile.TiffFile(tmp_path / "out.tif") as back:
+        tags = back.pages.first.tags
+        assert tags["ImageDescription"].value == "a description"
+        assert tags["XResolution"].value[0] / tags["XResolution"].value[1] == 200
+        np.testing.assert_array_equal(back.asarray(), np.rot90(samples, -1))
+
+
+def test_resolution_is_neither_invented_nor_averaged(tmp_path: Path) -> None:
+    exif = camera_exif()
+    picture().save(tmp_path / "none.jpg", exif=exif.tobytes())
+    exif[282], exif[283], exif[296] = IFDRational(300), IFDRational(200), 2
+    picture().save(tmp_path / "exif.jpg", exif=exif.tobytes())
+    exif[274] = 6
+    picture().save(tmp_path / "turned.jpg", exif=exif.tobytes())
+    for name, dpi in (("none", None), ("exif", (300, 200)), ("turned", (200, 300))):
+        image = read_image(tmp_path / f"{name}.jpg")
+        assert image.metadata.dpi == dpi
+        for suffix in (".png", ".webp", ".tif", ".jpg", ".bmp"):
+            write_image(image.for_output(strip=True) if suffix == ".bmp" else image, tmp_path / f"out{suffix}")
+            found = read_image(tmp_path / f"out{suffix}").metadata.dpi
+            if dpi is None or suffix == ".bmp":
+                assert found is None
+            else:
+                assert found == pytest.approx(dpi, rel=1e-3)
+
+
+def test_every_exif_tag_that_is_no_layout_reaches_a_tiff(tmp_path: Path) -> None:
+    exif = camera_exif()
+    exif[0x4746] = 4  # Rating
+    exif[0x9C9B] = "Title".encode("utf-16le")  # XPTitle
+    picture().save(tmp_path / "in.jpg", exif=exif.tobytes())
+    write_image(read_image(tmp_path / "in.jpg"), tmp_path / "out.tif")
+    with tifffile.TiffFile(tmp_path / "out.tif") as back:
+        tags = back.pages.first.tags
+        assert tags[0x4746].value == 4
+        assert bytes(tags[0x9C9B].value) == "Title".encode("utf-16le")
+        assert tags["Make"].value == "A camera maker"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -65,6 +66,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters is no reason to fail
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # of damaged files; one sentence of ours is enough
     try:
         app(args=complete_auto(sys.argv[1:]))
     except PnpError as error:

@@ -14,7 +14,17 @@ from typing import Any
 
 from ..errors import ConditionError, InputError, PnpError, UsageError
 from ..files import write_bytes
-from ..images import FLOAT_FORMATS, FORMATS, Image, encode_image, format_of, natural_suffix, read_image, require_format
+from ..images import (
+    FLOAT_FORMATS,
+    FORMATS,
+    Image,
+    encode_image,
+    format_of,
+    lost_in,
+    natural_suffix,
+    read_image,
+    require_format,
+)
 from .console import emit, file_progress, say
 from .manifest import Manifest
 from .paths import DEPTHS, FileOptions, Job, Source, exists, find_jobs, find_sources
@@ -195,10 +205,12 @@ def restore_bytes(content: bytes, name: str, target: Path | None, options: FileO
         file_format = format_of(target)
     goal = str(target or "standard output")
     require_format(image, file_format, goal)
-    for note in image.notes:
+    lost = lost_in(image, file_format)
+    notes = (*image.notes, *([lost] if lost else []))
+    for note in notes:
         say(f"{name}: {note}", options.quiet)
     outcome = work(image, name)
-    facts: dict[str, Any] = {"input_sha256": hashlib.sha256(content).hexdigest(), "notes": list(image.notes)}
+    facts: dict[str, Any] = {"input_sha256": hashlib.sha256(content).hexdigest(), "notes": list(notes)}
     if outcome.image is None:
         return Finished(facts | {"output": None} | outcome.fields, outcome.code)
     result = outcome.image
