@@ -91,6 +91,12 @@ class Image:
         """(height, width)."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
+    @property
+    def kind(self) -> str:
+        """Size and colours in words, as in "640x480 in colour"."""
+        height, width, channels = self.pixels.shape
+        return f"{width}x{height} in {'grey' if channels == 1 else 'colour'}"
+
     def for_output(self, depth: Depth | None = None, strip: bool = False) -> Image:
         """The same pixels to be stored with another depth, if given, or without metadata."""
         return replace(self, depth=depth or self.depth, metadata=Metadata() if strip else self.metadata)

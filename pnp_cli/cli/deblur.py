@@ -15,6 +15,9 @@ from .batch import Outcome, run_batch
 from .console import progress, say
 from .paths import FileOptions
 
+OUTSIDE = 0.1
+"""How far beyond black or white an image may go unmentioned, on the [0, 1] scale: noise does."""
+
 
 def deblur(
     context: typer.Context,
@@ -131,6 +134,7 @@ def deblur(
         if hint:
             say(hint, quiet)
 
+    import numpy as np
     from torch import Tensor
 
     from .. import report
@@ -177,7 +181,9 @@ def deblur(
 
     def work(image: Image, name: str) -> Outcome:
         if truth is not None and truth.pixels.shape != image.pixels.shape:
-            raise InputError(f"{reference}: the reference is {_shape(truth)}, but {name} is {_shape(image)}")
+            raise InputError(
+                f"{reference}: the reference is {truth.kind}, but {name} {image.kind}; crop or convert one of them"
+            )
         psf, description = choice.of(image)
         loaded = shelf.get(image.pixels.shape[2])
         noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf)
@@ -213,6 +219,8 @@ def deblur(
             "noise": noise,
             "plan": report.guarantee_dict(plan.guarantee, plan.settings),
         }
+        if box and np.abs(image.pixels - 0.5).max() > 0.5 + OUTSIDE:
+            say("range       the image has values outside [0, 1], the result has none; --no-box lifts this", quiet)
         if not allow_unsafe:
             plan.guarantee.require()
         if dry_run:
@@ -259,8 +267,3 @@ def deblur(
     if picture and choice.kernel is not None:
         k.draw(choice.kernel, picture, on_exists != "error", quiet)
     raise typer.Exit(code)
-
-
-def _shape(image: Image) -> str:
-    height, width, channels = image.pixels.shape
-    return f"{width}x{height} with {channels} channels"

@@ -68,8 +68,9 @@ def psnr(
             truth = truths.of(source)
             image = source.read(max_pixels)
             if image.pixels.shape != truth.pixels.shape:
-                a, b = image.pixels.shape, truth.pixels.shape
-                raise InputError(f"{source.name}: is {a[1]}x{a[0]}x{a[2]}, but the reference is {b[1]}x{b[0]}x{b[2]}")
+                raise InputError(
+                    f"{source.name}: is {image.kind}, but the reference {truth.kind}; crop or convert one of them"
+                )
             value = metrics.psnr(truth.pixels, image.pixels, peak)  # type: ignore[arg-type]
             try:
                 similarity = metrics.ssim(truth.pixels, image.pixels) if ssim else None
