@@ -217,7 +217,7 @@ def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image:
             picture = picture.convert("L")
             picture.info["transparency"] = key * scale
         image = _from_picture(picture, notes)
-    if picture.format == "PNG" or bits != 8:
+    if picture.format == "PNG":
         kept = replace(kept, png_chunks=meta.own_png_chunks(data))
     image = replace(image, metadata=kept, notes=tuple(notes))
     return _upright(image, orientation, turned=picture.format == "TIFF")

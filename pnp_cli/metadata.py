@@ -240,6 +240,8 @@ def exif_of_tags(tags: Any) -> Exif:
 
 def tiff_arguments(metadata: Metadata) -> dict[str, Any]:
     """Arguments of tifffile's `imwrite`; `finish_tiff` must follow."""
+    from PIL.TiffImagePlugin import IFDRational
+
     exif = load_exif(metadata.exif) if metadata.exif else {}
     tags: list[tuple[int, int, int, Any, bool]] = []
     elsewhere = {*LAYOUT_TAGS, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, EXIF_IFD, GPS_IFD, INTEROP_IFD}
@@ -250,8 +252,12 @@ def tiff_arguments(metadata: Metadata) -> dict[str, Any]:
             tags.append((tag, 2, len(text), text, True))
         elif isinstance(value, bytes):
             tags.append((tag, 1, len(value), value, True))
+        elif isinstance(value, IFDRational):
+            tags.append((tag, 5, 1, (value.numerator, value.denominator), True))
         elif isinstance(value, int):
             tags.append((tag, 4, 1, value, True))
+        elif isinstance(value, tuple) and all(isinstance(entry, int) and entry >= 0 for entry in value):
+            tags.append((tag, 4, len(value), value, True))
     for tag in (EXIF_IFD, GPS_IFD):
         if tag in exif:
             tags.append((tag - 1, 4, 1, PLACEHOLDER, True))  # becomes the entry of the directory, in its order

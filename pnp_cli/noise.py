@@ -39,7 +39,11 @@ def estimate_noise(pixels: npt.NDArray[np.float32]) -> float:
 
 
 PATCH, MOST_PATCHES = 5, 50_000
+"""Side of the patches, and about how many are used."""
+
 LEAST_FLOOR, LEAST_FLATNESS = 1 / 255, 0.8
+"""Below these the noise is that of rounding, or not white: noisy JPEG files have flatnesses of 0.4 to 0.95, with levels
+near that of rounding where it is high; white noise has 0.85 and more."""
 
 
 def _noise_floor(pixels: npt.NDArray[np.float32]) -> tuple[float, float]:
@@ -48,8 +52,10 @@ def _noise_floor(pixels: npt.NDArray[np.float32]) -> tuple[float, float]:
     The smallest eigenvalues of the covariance of patches, as many as have a mean below their median (Chen, Zhu & Heng
     2015); 0 for images of too few patches.
     """
+    if min(pixels.shape[:2]) < PATCH:
+        return 0.0, 0.0
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (PATCH, PATCH), axis=(0, 1))
-    step = math.ceil(math.sqrt(windows.shape[0] * windows.shape[1] / MOST_PATCHES)) or 1
+    step = math.ceil(math.sqrt(windows.shape[0] * windows.shape[1] / MOST_PATCHES))
     patches = windows[::step, ::step].reshape(-1, 3 * PATCH**2).astype(np.float64)
     if len(patches) < 20 * patches.shape[1]:
         return 0.0, 0.0
@@ -99,7 +105,9 @@ def estimate_noise_under_blur(pixels: npt.NDArray[np.float32], kernel: Kernel) -
     Where the blur's transfer function is small beside the 1/f of natural images, the spectrum holds noise only. Its
     power there, in the twentieth of all frequencies where least of the scene is left, is exponentially distributed:
     the median divided by ln 2 estimates σ². A Hann window keeps the frame's edges out of these frequencies. Mean over
-    the channels that vary; a twentieth is a compromise between scatter and bias (`benchmarks.noise_level`).
+    the channels that vary; a twentieth is a compromise between scatter and bias (`benchmarks.noise_level`). JPEG
+    compression removes noise at high frequencies first, so the quarter of lowest frequency counts where it holds more
+    by `NOT_WHITE`; even that is then a lower bound.
     """
     height, width = pixels.shape[:2]
     if min(height, width) < 8 or kernel.shape[0] > height or kernel.shape[1] > width:
@@ -108,7 +116,15 @@ def estimate_noise_under_blur(pixels: npt.NDArray[np.float32], kernel: Kernel) -
     frequency = np.fft.fftfreq(height)[:, None] ** 2 + np.fft.rfftfreq(width)[None] ** 2
     left = mtf(kernel, (height, width))[:, : width // 2 + 1] ** 2 / np.maximum(frequency, 1 / (height * width))
     noise_only = left <= np.quantile(left, 0.05)
+    low = frequency[noise_only] <= np.quantile(frequency[noise_only], 0.25)
     planes = np.moveaxis(pixels.astype(np.float64), 2, 0)
-    spectra = [np.fft.rfft2((plane - plane.mean()) * window) for plane in planes if np.ptp(plane) > 0]
-    levels = [np.sqrt(np.median(np.abs(s[noise_only]) ** 2) / np.log(2) / np.square(window).sum()) for s in spectra]
-    return float(np.mean(levels)) if levels else 0.0
+    spectra = [np.fft.rfft2((plane - plane.mean()) * window)[noise_only] for plane in planes if np.ptp(plane) > 0]
+    if not spectra:
+        return 0.0
+    power = np.square(np.abs(spectra)) / (np.log(2) * np.square(window).sum())
+    everywhere, below = (float(np.sqrt(np.median(part, axis=1)).mean()) for part in (power, power[:, low]))
+    return below if below > NOT_WHITE * everywhere else everywhere
+
+
+NOT_WHITE = 1.2
+"""Ratio of levels that neither white noise nor what is left of a scene reaches."""

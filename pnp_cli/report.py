@@ -12,7 +12,7 @@ from .plugandplay import Plan, Settings
 from .solvers import Solution
 from .sparse import SparseSolution
 
-EXPLAINED = (0.9, 1.05)
+EXPLAINED = (0.85, 1.05)
 """Discrepancies that restorations with the right kernel and noise level have (`benchmarks.deblurring`)."""
 
 
@@ -91,7 +91,7 @@ def discrepancy_line(discrepancy: float) -> str:
     """Whether the restored image explains the measurement up to its noise, and what to look at if not."""
     verdict = "noise alone is left, as it should be"
     if discrepancy < EXPLAINED[0]:
-        verdict = "LESS than noise is left: is --sigma too high?"
+        verdict = "LESS than noise is left: --sigma is too high, or the noise not white (JPEG)"
     elif discrepancy > EXPLAINED[1]:
         verdict = "MORE than noise is left: are kernel, --boundary and --sigma right?"
     return f"discrepancy {discrepancy:.3f} = ‖Kx − y‖/(σ√n): {verdict}"

@@ -20,7 +20,7 @@ def test_noise_estimate() -> None:
     assert estimate_noise(noisy) == pytest.approx(0.1, rel=0.03)
     noisy[:, :, 1:] = 0
     assert estimate_noise(noisy) == pytest.approx(0.1, rel=0.06)
-    for shape in ((1, 1, 1), (1, 50, 3), (2, 2, 3)):
+    for shape in ((1, 1, 1), (1, 50, 3), (2, 2, 3), (3, 9, 3), (4, 9, 3), (5, 9, 3)):
         assert estimate_noise(np.zeros(shape)) == 0
         assert estimate_noise(rng.random(shape)) >= 0
 
@@ -59,6 +59,17 @@ def test_knowing_the_kernel(kernel: np.ndarray, level: float) -> None:
         seen = Blur(kernel, picture.shape[:2], dtype=torch.float64).forward(scene)[0, :, 24:-24, 24:-24]
         pixels = seen.permute(1, 2, 0).numpy() + np.random.default_rng(0).normal(0, level / 255, (*seen.shape[1:], 1))
         assert 255 * estimate_noise_under_blur(pixels, kernel) == pytest.approx(level, rel=0.04)
+
+
+def test_a_blurred_photo_in_a_jpeg_file(tmp_path: Path) -> None:
+    """Of the noise that compression has left at low frequencies more is seen than its mean over all."""
+    kernel = kernels.disk(4)
+    scene = torch.from_numpy(data.chelsea().transpose(2, 0, 1) / 255.0)[None]
+    seen = Blur(kernel, data.chelsea().shape[:2], dtype=torch.float64).forward(scene)[0, :, 24:-24, 24:-24]
+    noisy = 255 * seen.permute(1, 2, 0).numpy() + np.random.default_rng(0).normal(0, 5, (*seen.shape[1:], 3))
+    Pillow.fromarray(noisy.clip(0, 255).round().astype(np.uint8)).save(tmp_path / "y.jpg", quality=90)
+    level = 255 * estimate_noise_under_blur(read_image(tmp_path / "y.jpg").pixels, kernel)
+    assert 2.5 < level < 5
 
 
 def test_images_without_noise_or_size() -> None:

@@ -45,7 +45,9 @@ def certify(
             from rich.console import Console
             from rich.table import Table
 
-            table = Table("layer", "shape", "‖A‖ ≤", "‖A‖ ≥ (power iteration)", "gap", "τ", "α = τ‖A‖²/2")
+            table = Table(box=None, pad_edge=False)  # fits 80 columns; the lower bound of ‖A‖ is a power iteration's
+            for heading in ("layer", "shape", "‖A‖ ≤", "‖A‖ ≥", "gap", "τ", "α = τ‖A‖²/2"):
+                table.add_column(heading, no_wrap=True)
             for layer in c.layers:
                 lower = layer.norm_lower or 0.0
                 gap = f"{100 * (layer.norm_upper / lower - 1):.2f} %" if lower else ""

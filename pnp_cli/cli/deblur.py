@@ -182,7 +182,7 @@ def deblur(
     def work(image: Image, name: str) -> Outcome:
         if truth is not None and truth.pixels.shape != image.pixels.shape:
             raise InputError(
-                f"{reference}: the reference is {truth.kind}, but {name} {image.kind}; crop or convert one of them"
+                f"{reference}: the reference is {truth.kind}, but {name} is {image.kind}; crop or convert one of them"
             )
         psf, description = choice.of(image)
         loaded = shelf.get(image.pixels.shape[2])

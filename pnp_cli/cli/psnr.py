@@ -69,7 +69,7 @@ def psnr(
             image = source.read(max_pixels)
             if image.pixels.shape != truth.pixels.shape:
                 raise InputError(
-                    f"{source.name}: is {image.kind}, but the reference {truth.kind}; crop or convert one of them"
+                    f"{source.name}: is {image.kind}, but the reference is {truth.kind}; crop or convert one of them"
                 )
             value = metrics.psnr(truth.pixels, image.pixels, peak)  # type: ignore[arg-type]
             try:
