@@ -399,7 +399,8 @@ def encode_image(image: Image, file_format: str, name: str = "output", quality: 
     if image.alpha is not None:
         samples = np.concatenate([samples, image.alpha[:, :, None]], axis=2)
     if image.depth != "float32":
-        samples = _rounded(samples, image.depth)
+        white = 255 if image.depth == "uint8" else 65535
+        samples = np.rint(np.clip(samples, 0, 1) * np.float32(white)).astype(image.depth)
     samples = np.ascontiguousarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)
     try:
         if file_format == "NPY":
@@ -414,19 +415,6 @@ def encode_image(image: Image, file_format: str, name: str = "output", quality: 
         return meta.insert_in_png(data, image.metadata.png_chunks) if file_format == "PNG" else data
     except (ValueError, OSError, struct.error) as error:  # metadata that the format has no room for
         raise InputError(f"{name}: cannot be written as {file_format} ({_first_line(error)})") from error
-
-
-ROWS = 256
-
-
-def _rounded(samples: npt.NDArray[Any], depth: Depth) -> npt.NDArray[Any]:
-    """Samples as integers, some rows at a time: of a large image, three more copies would not fit into memory."""
-    white = np.float32(np.iinfo(depth).max)
-    rounded = np.empty(samples.shape, depth)
-    for top in range(0, len(samples), ROWS):
-        rows = slice(top, top + ROWS)
-        rounded[rows] = np.rint(np.clip(samples[rows], 0, 1) * white)
-    return rounded
 
 
 def _encode_npy(samples: npt.NDArray[Any]) -> bytes:

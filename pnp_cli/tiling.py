@@ -22,7 +22,7 @@ BYTES_PER_PIXEL = 1200
 """Memory that an image needs per pixel while it is denoised whole: `conditioned` takes 350 as measured on 1 and 4
 megapixels, the rest is for what is around it (iterates, Fourier transforms, files)."""
 
-SMALLEST, LARGEST = 256, 1536
+SMALLEST, LARGEST = 256, 2048
 """Limits of the side of a tile that `choose_tile` gives."""
 
 
