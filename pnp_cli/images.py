@@ -376,11 +376,11 @@ def require_format(image: Image, file_format: str, name: str = "output") -> None
         raise InputError(f"{name}: {file_format} cannot hold images of this size; write a .png or .tif")
 
 
-def lost_in(image: Image, file_format: str) -> str | None:
-    """What the format has no room for and is not worth a refusal, in one phrase."""
+def lost_in(image: Image, file_format: str) -> tuple[str, ...]:
+    """What the format has no room for and is not worth a refusal, one phrase each."""
     if file_format == "NPY" and image.metadata.dpi:
-        return "NPY has no room for the resolution"
-    return "WEBP has no grey, so it becomes RGB" if file_format == "WEBP" and image.pixels.shape[2] == 1 else None
+        return ("NPY has no room for the resolution",)
+    return ("WEBP has no grey, so it becomes RGB",) if file_format == "WEBP" and image.pixels.shape[2] == 1 else ()
 
 
 def encode_image(image: Image, file_format: str, name: str = "output", quality: int = 95) -> bytes:

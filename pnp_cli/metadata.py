@@ -69,11 +69,7 @@ class Metadata:
         for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), self.dpi, strict=True):
             exif[tag] = IFDRational(round(1000 * value), 1000)
         exif[RESOLUTION_UNIT] = 2
-        for tag in list(exif):
-            exif[tag] = _raw(exif[tag])
-        for tag in (EXIF_IFD, GPS_IFD):
-            if tag in exif:
-                exif[tag] = _directory(exif, tag)
+        _make_writable(exif)
         return exif.tobytes()
 
 
@@ -104,17 +100,10 @@ def exif_of(picture: Pillow) -> Exif:
 def split(exif: Exif, icc_profile: bytes, dpi: tuple[float, float] | None, *, tiff: bool) -> tuple[Metadata, int]:
     """Metadata to keep and the orientation (1 to 8), which is taken out. A TIFF's layout is left out."""
     orientation = exif.pop(ORIENTATION, 1)
+    _make_writable(exif)
     for tag in list(exif):
-        exif[tag] = _raw(exif[tag])
-    directories = {tag: _directory(exif, tag) for tag in (EXIF_IFD, GPS_IFD) if tag in exif}
-    for tag in list(exif):
-        if tiff and tag not in TEXT_TAGS:
+        if tiff and tag not in TEXT_TAGS | {EXIF_IFD, GPS_IFD}:
             del exif[tag]
-    for tag, entries in directories.items():
-        if entries:
-            exif[tag] = entries
-        else:
-            exif.pop(tag, None)
     if dpi is not None:
         dpi = (float(dpi[0]), float(dpi[1]))
         if not all(0 < value < 1e6 for value in dpi):
@@ -141,6 +130,18 @@ class _Text(str):
 
 def _raw(value: Any) -> Any:
     return _Text(value) if isinstance(value, str) else value
+
+
+def _make_writable(exif: Exif) -> None:
+    """Texts and directories as Pillow writes them unharmed; directories without readable entries go."""
+    for tag in list(exif):
+        exif[tag] = _raw(exif[tag])
+    for tag in (EXIF_IFD, GPS_IFD):
+        entries = _directory(exif, tag) if tag in exif else {}
+        if entries:
+            exif[tag] = entries
+        else:
+            exif.pop(tag, None)
 
 
 def _directory(exif: Exif, tag: int) -> dict[int, Any]:

@@ -205,8 +205,7 @@ def restore_bytes(content: bytes, name: str, target: Path | None, options: FileO
         file_format = format_of(target)
     goal = str(target or "standard output")
     require_format(image, file_format, goal)
-    lost = lost_in(image, file_format)
-    notes = (*image.notes, *([lost] if lost else []))
+    notes = (*image.notes, *lost_in(image, file_format))
     for note in notes:
         say(f"{name}: {note}", options.quiet)
     outcome = work(image, name)
