@@ -181,8 +181,9 @@ class ConditionedNetwork(Denoiser):
             assert isinstance(source.activation, HuberMixture)
             projection = step.activation.projection
             nn.init.normal_(projection.weight, std=0.02)
-            mean = source.activation.log_threshold.mean(0)  # of the terms of the mixture
-            slope = source.activation.log_threshold_slope.mean(0)
+            group = source.activation.group
+            mean = source.activation.log_threshold.mean(0).repeat_interleave(group)  # of the terms of the mixture
+            slope = source.activation.log_threshold_slope.mean(0).repeat_interleave(group)
             fewer = len(steps) / total  # fewer steps, so each shrinks more
             _bias(projection)[:take] = mean[:take] + math.log(SIGMA_UNIT * fewer)
             projection.weight[:take, -1, 0, 0] = slope[:take]
@@ -196,7 +197,7 @@ class ConditionedNetwork(Denoiser):
         fitted, level = self.fit(reference, sigma)
         estimate = self.plain.body(fitted, level)
         holds_noise = torch.as_tensor(noisy, device=fitted.device).expand(len(reference))
-        holds_noise = holds_noise.repeat_interleave(len(fitted) // len(reference))
+        holds_noise = holds_noise[:, None].expand(-1, len(fitted) // len(reference)).flatten()
         seen = torch.where(holds_noise[:, None, None, None], fitted, estimate)
         return Conditioned(self, self.guide(seen, estimate, level), reference.shape)
 
@@ -208,7 +209,7 @@ class ConditionedNetwork(Denoiser):
         """
         if nothing_to_remove(sigma):
             return x
-        noisy = torch.arange(len(x)) % 2 == 0 if self.training else True
+        noisy = torch.arange(len(x), device=x.device) % 2 == 0 if self.training else True
         return self.condition(x, sigma, noisy)(x, sigma)
 
 

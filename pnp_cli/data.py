@@ -53,8 +53,8 @@ def _to_uint8(pixels: np.ndarray) -> Tensor:
 
 def luma(image: Tensor) -> Tensor:
     """Luma (ITU-R 601-2) of float images (..., 3, H, W): (..., 1, H, W), same range."""
-    weights = image.new_tensor([0.299, 0.587, 0.114])[:, None, None]
-    return (image * weights).sum(-3, keepdim=True)
+    red, green, blue = image.unbind(-3)
+    return (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(-3)
 
 
 def to_grey(image: Tensor) -> Tensor:
@@ -69,8 +69,12 @@ class RandomCrops:
     ----------
     images : uint8 tensors (3, H, W); those smaller than `size` on a side are left out.
     size : side of the square crops.
-    generator : its state is the whole state of the stream.
+    generator : its state is the whole state of the stream, and the crops are made on its device.
     channels : 3, or 1 for crops in grey (ITU-R 601-2 luma).
+
+    Attributes
+    ----------
+    count : number of images that crops are taken from.
 
     Raises
     ------
@@ -79,31 +83,32 @@ class RandomCrops:
     """
 
     def __init__(self, images: Sequence[Tensor], size: int, generator: torch.Generator, channels: int = 3) -> None:
-        self.images = [image for image in images if min(image.shape[1:]) >= size]
-        if channels == 1:
-            self.images = [to_grey(image) for image in self.images]
-        if not self.images:
+        images = [image for image in images if min(image.shape[1:]) >= size]
+        if not images:
             raise InputError(f"no training image is {size} pixels or more on both sides; use a smaller crop")
+        if channels == 1:
+            images = [to_grey(image) for image in images]
+        self.count = len(images)
         self.size = size
         self.generator = generator
+        device = generator.device
+        # All images end to end, (C, pixels): a crop is then a set of places, and a batch one look-up.
+        self._pixels = torch.cat([image.flatten(1) for image in images], dim=1).to(device)
+        heights, widths = (torch.tensor([image.shape[k] for image in images], device=device) for k in (1, 2))
+        areas = heights * widths
+        self._bounds = torch.stack([heights - size + 1, widths - size + 1])
+        self._starts, self._widths = areas.cumsum(0) - areas, widths
 
     def batch(self, count: int) -> Tensor:
-        """`count` crops, float32 (count, channels, size, size) in [0, 1]."""
-        crops = []
-        for _ in range(count):
-            image = self.images[self._integer(len(self.images))]
-            top = self._integer(image.shape[1] - self.size + 1)
-            left = self._integer(image.shape[2] - self.size + 1)
-            crop = image[:, top : top + self.size, left : left + self.size]
-            symmetry = self._integer(8)
-            if symmetry & 1:
-                crop = crop.flip(1)
-            if symmetry & 2:
-                crop = crop.flip(2)
-            if symmetry & 4:
-                crop = crop.transpose(1, 2)
-            crops.append(crop)
-        return torch.stack(crops).float() / 255
-
-    def _integer(self, bound: int) -> int:
-        return int(torch.randint(bound, (1,), generator=self.generator))
+        """`count` crops on the device of the generator, float32 (count, channels, size, size) in [0, 1]."""
+        device = self.generator.device
+        draws = torch.rand(4, count, dtype=torch.float64, generator=self.generator, device=device)
+        image = (draws[0] * self.count).long()
+        top, left = (draws[1:3] * self._bounds[:, image]).long()
+        symmetry = (draws[3] * 8).long()[:, None]
+        along = torch.arange(self.size, device=device)
+        rows = top[:, None] + torch.where(symmetry & 1 > 0, along.flip(0), along)
+        columns = left[:, None] + torch.where(symmetry & 2 > 0, along.flip(0), along)
+        places = (self._starts[image, None] + rows * self._widths[image, None])[:, :, None] + columns[:, None]
+        places = torch.where(symmetry[..., None] & 4 > 0, places.mT, places)
+        return self._pixels[:, places].transpose(0, 1).float() / 255

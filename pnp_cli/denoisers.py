@@ -22,10 +22,6 @@ from torch import Tensor, nn
 
 from .layers import SIGMA_UNIT, BiasedReLU, EulerStep, HuberMixture, dct_colour_frame, reach_of_convolutions
 
-ActivationName = Literal["relu", "huber"]
-ACTIVATIONS: dict[ActivationName, type[BiasedReLU] | type[HuberMixture]] = {"relu": BiasedReLU, "huber": HuberMixture}
-"""Activations of an `EulerNetwork` by name; each is made with the number of filters."""
-
 
 @dataclass(frozen=True)
 class EulerArchitecture:
@@ -33,22 +29,26 @@ class EulerArchitecture:
 
     scales: tuple[int, ...]
     filters: int
-    activation: ActivationName
+    activation: Literal["relu", "huber"]
     width: int = 3
     """Channels after the zero-padding lift; as many as the image has is no lift."""
     kernel_size: int = 3
     image_channels: int = 3
     """1 for a network of grey images, 3 for one of colour images."""
+    group: int = 1
+    """Filters that are shrunk together, by the norm of their coefficients; of Huber activations."""
     family: Literal["euler"] = "euler"
 
     def __post_init__(self) -> None:
-        require_positive(*self.scales, self.filters, self.width, self.kernel_size)
+        require_positive(*self.scales, self.filters, self.width, self.kernel_size, self.group)
         if (
             not self.scales
             or self.image_channels not in (1, 3)
             or self.width < self.image_channels
             or self.kernel_size % 2 == 0
-            or self.activation not in ACTIVATIONS
+            or self.activation not in ("relu", "huber")
+            or self.filters % self.group
+            or (self.group > 1 and self.activation != "huber")
         ):
             raise ValueError(f"no such architecture: {self}")
 
@@ -171,9 +171,12 @@ class EulerNetwork(Denoiser):
         self.multiple = math.lcm(*architecture.scales)
         a = architecture
         self.steps = nn.ModuleList(
-            EulerStep(a.width, a.filters, a.kernel_size, scale, ACTIVATIONS[a.activation](a.filters))
-            for scale in a.scales
+            EulerStep(a.width, a.filters, a.kernel_size, scale, self._activation()) for scale in a.scales
         )
+
+    def _activation(self) -> HuberMixture | BiasedReLU:
+        a = self.architecture
+        return HuberMixture(a.filters, a.group) if a.activation == "huber" else BiasedReLU(a.filters)
 
     def reach(self, p: int) -> int:
         for step in reversed(self.euler_steps):

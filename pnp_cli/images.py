@@ -213,9 +213,9 @@ def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image:
     else:
         key = picture.info.get("transparency")
         if bits < 8 and isinstance(key, int) and picture.mode in ("1", "L"):
-            scale = 1 if picture.mode == "1" else 255 // (2**bits - 1)  # Pillow scales the samples, and this of one bit
+            level = min(key * (255 // (2**bits - 1)), 255)  # Pillow scales the samples, and lately this of one bit
             picture = picture.convert("L")
-            picture.info["transparency"] = key * scale
+            picture.info["transparency"] = level
         image = _from_picture(picture, notes)
     if picture.format == "PNG":
         kept = replace(kept, png_chunks=meta.own_png_chunks(data))
@@ -326,10 +326,11 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image:
             )
     else:
         raise InputError(f"{name}: samples of type {array.dtype} are not supported; use uint8, uint16 or float")
-    pixels = (array / white).astype(np.float32)
-    colours = pixels.shape[2] - (pixels.shape[2] in (2, 4))
-    alpha = pixels[:, :, colours] if pixels.shape[2] > colours else None
-    return Image(pixels[:, :, :colours], depth, alpha, notes=notes)
+    planes = np.empty((array.shape[2], *array.shape[:2]), np.float32)  # in memory as tensors have them
+    np.divide(np.moveaxis(array, 2, 0), white, out=planes)
+    colours = len(planes) - (len(planes) in (2, 4))
+    alpha = planes[colours] if len(planes) > colours else None
+    return Image(np.moveaxis(planes[:colours], 0, 2), depth, alpha, notes=notes)
 
 
 def _first_line(error: BaseException) -> str:
@@ -399,8 +400,9 @@ def encode_image(image: Image, file_format: str, name: str = "output", quality: 
     if image.alpha is not None:
         samples = np.concatenate([samples, image.alpha[:, :, None]], axis=2)
     if image.depth != "float32":
-        white = 255 if image.depth == "uint8" else 65535
-        samples = np.rint(np.clip(samples, 0, 1) * np.float32(white)).astype(image.depth)
+        scaled = np.clip(samples, 0, 1)
+        scaled *= np.float32(255 if image.depth == "uint8" else 65535)
+        samples = np.rint(scaled, out=scaled).astype(image.depth)
     samples = np.ascontiguousarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)
     try:
         if file_format == "NPY":

@@ -1,10 +1,10 @@
 """One explicit Euler step of a convex gradient flow, and the activations it may use.
 
-The step is φ(x) = x − τ Aᵀ S(A x; σ) with A a zero-padded convolution, Aᵀ its exact adjoint and S a
-componentwise, non-decreasing map with slopes in [0, 1]. Then Aᵀ S(A·) is 1/‖A‖²-cocoercive and φ is
-averaged with constant τ‖A‖²/2 whenever 0 < τ < 2/‖A‖²  (Celledoni et al. 2023; Meunier et al. 2022;
-Sherry et al. 2024; Baillon–Haddad). What else S depends on is free: the noise level σ and fixed fields of
-thresholds over positions and filters are parameters, not inputs.
+The step is φ(x) = x − τ Aᵀ S(A x; σ) with A a zero-padded convolution, Aᵀ its exact adjoint and S firmly
+nonexpansive: a componentwise, non-decreasing map with slopes in [0, 1], or projections of groups of components
+onto balls. Then Aᵀ S(A·) is 1/‖A‖²-cocoercive and φ is averaged with constant τ‖A‖²/2 whenever 0 < τ < 2/‖A‖²
+(Celledoni et al. 2023; Meunier et al. 2022; Sherry et al. 2024; Baillon–Haddad). What else S depends on is free: the
+noise level σ and fixed fields of thresholds over positions and filters are parameters, not inputs.
 """
 
 from __future__ import annotations
@@ -40,36 +40,47 @@ class BiasedReLU(nn.Module):
 
 
 class HuberMixture(nn.Module):
-    """S(t; σ) = w₀ t + Σⱼ wⱼ clip(t, −λⱼ, λⱼ): the gradient of a mixture of Huber functions.
+    """S(t; σ) = w₀ t + Σⱼ wⱼ P(t; λⱼ): the gradient of a mixture of Huber functions.
 
-    w lies on the simplex (softmax), so every slope is in [0, 1]. In the step x − τAᵀS(Ax) small
-    coefficients are removed and large ones kept: shrinkage in one layer. Thresholds and weights follow
-    the noise level through λⱼ = c·exp(aⱼ + bⱼ·log_noise(σ)) and logits lⱼ + mⱼ·log_noise(σ).
+    P projects the coefficients of every group of filters onto the ball of radius λⱼ; for groups of one that is
+    clip(t, −λⱼ, λⱼ). w lies on the simplex (softmax), so S is firmly nonexpansive, and componentwise with slopes in
+    [0, 1] for groups of one. In the step x − τAᵀS(Ax) small coefficients are removed and large ones kept: shrinkage
+    in one layer. Thresholds and weights follow the noise level through λⱼ = c·exp(aⱼ + bⱼ·log_noise(σ)) and logits
+    lⱼ + mⱼ·log_noise(σ), one set per group.
     """
 
     TERMS = 2
 
-    def __init__(self, filters: int) -> None:
+    def __init__(self, filters: int, group: int = 1) -> None:
         super().__init__()
+        self.group = group
+        groups = filters // group
         spread = torch.linspace(1, -1, self.TERMS)[:, None]
-        self.log_threshold = nn.Parameter(spread.repeat(1, filters))
-        self.log_threshold_slope = nn.Parameter(torch.ones(self.TERMS, filters))
-        logits = torch.zeros(1 + self.TERMS, filters)
+        self.log_threshold = nn.Parameter(spread.repeat(1, groups))
+        self.log_threshold_slope = nn.Parameter(torch.ones(self.TERMS, groups))
+        logits = torch.zeros(1 + self.TERMS, groups)
         logits[0] = -4.0  # hardly any linear term at first: it would blur
         self.logits = nn.Parameter(logits)
-        self.logits_slope = nn.Parameter(torch.zeros(1 + self.TERMS, filters))
+        self.logits_slope = nn.Parameter(torch.zeros(1 + self.TERMS, groups))
 
     def forward(self, t: Tensor, sigma: Tensor) -> Tensor:
         """Apply S to `t` of shape (B, F, H, W) at noise levels `sigma` of shape (B,), [0, 1] scale."""
         level = log_noise(sigma)[:, None, None]  # (B, 1, 1)
-        threshold = SIGMA_UNIT * torch.exp(self.log_threshold + self.log_threshold_slope * level)
-        weight = torch.softmax(self.logits + self.logits_slope * level, dim=1)  # (B, 1 + J, F)
-        height = (weight[:, 1:] * threshold)[..., None, None]
-        inverse = (1 / threshold)[..., None, None]  # both (B, J, F, 1, 1)
-        out = t * weight[:, 0, :, None, None]
-        for j in range(self.TERMS):  # clip(t, −λ, λ) = λ·hardtanh(t/λ); new memory costs more than arithmetic
-            out.addcmul_(F.hardtanh(t * inverse[:, j], inplace=True), height[:, j])
-        return out
+        threshold = (SIGMA_UNIT * torch.exp(self.log_threshold + self.log_threshold_slope * level))[..., None, None]
+        weight = torch.softmax(self.logits + self.logits_slope * level, dim=1)[..., None, None]
+        linear, height = weight[:, 0], weight[:, 1:] * threshold  # height and threshold are (B, J, F/group, 1, 1)
+        if self.group == 1:
+            inverse = 1 / threshold
+            out = t * linear
+            for j in range(self.TERMS):  # clip(t, −λ, λ) = λ·hardtanh(t/λ); new memory costs more than arithmetic
+                out.addcmul_(F.hardtanh(t * inverse[:, j], inplace=True), height[:, j])
+            return out
+        z = t.view(len(t), -1, self.group, *t.shape[2:])
+        square = z.square().sum(2)
+        gain = linear.expand_as(square)
+        for j in range(self.TERMS):  # P(z; λ) = z·λ/max(‖z‖, λ)
+            gain = torch.addcmul(gain, torch.maximum(square, threshold[:, j].square()).rsqrt(), height[:, j])
+        return (z * gain[:, :, None]).flatten(1, 2)
 
 
 def reach_of_convolutions(p: int, scale: int, radius: int) -> int:
@@ -127,7 +138,7 @@ class HuberField(nn.Module):
 
 
 Activation = BiasedReLU | HuberMixture | HuberField
-"""What an Euler step may use for S: every one is componentwise, with slopes in [0, 1]."""
+"""What an Euler step may use for S: every one is firmly nonexpansive."""
 
 
 class EulerStep(nn.Module):

@@ -50,7 +50,7 @@ class Workers:
         module = _Estimate(network)
         if self.count == 1:
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module)
 
 
 def join(rank: int, count: int, device: torch.device) -> Workers:

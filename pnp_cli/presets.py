@@ -11,12 +11,12 @@ from .denoisers import Denoiser, DnCNN, DnCNNArchitecture, EulerArchitecture, Eu
 Architecture = EulerArchitecture | ConditionedArchitecture | DnCNNArchitecture
 
 HUBER = EulerArchitecture(scales=(2, 4) * 6, filters=80, activation="huber")
-HUBER_GREY = EulerArchitecture(scales=(2, 4) * 6, filters=48, activation="huber", width=1, image_channels=1)
+HUBER_GREY = EulerArchitecture((2, 4) * 6, 64, "huber", width=1, image_channels=1, group=2)
 
 PRESETS: dict[str, Architecture] = {
     "huber": HUBER,
     "huber-grey": HUBER_GREY,
-    "conditioned": ConditionedArchitecture(HUBER, (2, 4) * 4, 80, guide_widths=(32, 64, 64)),
+    "conditioned": ConditionedArchitecture(HUBER, (2, 4) * 4, 80, guide_widths=(40, 72, 96)),
     "euler": EulerArchitecture(scales=(1,) * 6, filters=64, activation="relu", width=64),
     "dncnn": DnCNNArchitecture(),
 }

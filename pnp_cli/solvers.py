@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from .accelerators import Accelerator, Plain
 from .conditions import RunningChecks
+
+PART = 2**24
+"""Entries of the parts in which `distance` works."""
 
 Map = Callable[[Tensor], Tensor]
 """A map on images (B, C, H, W). Its attribute `error`, if it has one, bounds the error of its last evaluation."""
@@ -71,6 +75,14 @@ class Solution:
         return self.status is Status.CONVERGED
 
 
+def distance(a: Tensor, b: Tensor) -> float:
+    """‖a − b‖ of images (B, C, H, W), some rows at a time: large ones leave no room for their difference."""
+    rows = max(1, PART * a.shape[2] // max(1, a.numel()))
+    return math.hypot(
+        *(float((u - v).norm()) for u, v in zip(torch.split(a, rows, 2), torch.split(b, rows, 2), strict=True))
+    )
+
+
 @torch.no_grad()
 def fixed_point(
     operator: Map,
@@ -109,7 +121,7 @@ def fixed_point(
         warm_map = next(warm_maps, None)
         warm = warm_map is not None
         before, image = image, (warm_map or operator)(x)
-        residual, size = float((image - x).norm()), float(image.norm())
+        residual, size = distance(image, x), float(image.norm())
         error = 0.0 if warm else getattr(operator, "error", 0.0)
         record = Record(k + 1, residual, residual / size if size else residual, warm, error)
         if not warm:

@@ -10,8 +10,8 @@ from .images import Image
 
 
 def to_tensor(image: Image, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
-    """Pixels of an image as a tensor (1, C, H, W)."""
-    planes = np.ascontiguousarray(image.pixels.transpose(2, 0, 1))
+    """Pixels of an image as a tensor (1, C, H, W), which shares their memory where it can: do not write to it."""
+    planes = np.require(image.pixels.transpose(2, 0, 1), requirements=["C", "W"])
     return torch.from_numpy(planes)[None].to(device, dtype)
 
 

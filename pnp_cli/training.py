@@ -93,9 +93,9 @@ class UnitNorm(nn.Module):
     SIDE = 16
     u: Tensor
 
-    def __init__(self, weight: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        u = torch.randn(1, weight.shape[1], self.SIDE, self.SIDE, generator=generator)
+        u = torch.randn(1, weight.shape[1], self.SIDE, self.SIDE)
         self.register_buffer("u", (u / u.norm()).to(weight.device))
         with torch.no_grad():
             for _ in range(30):
@@ -136,11 +136,14 @@ class StepBelowTwo(nn.Module):
         return torch.logit(tau / 2)
 
 
-def constrain(network: Denoiser, generator: torch.Generator) -> None:
-    """Parametrise every Euler step that is trained so that τ‖A‖² stays below 2, up to the error of ν."""
+def constrain(network: Denoiser) -> None:
+    """Parametrise every Euler step that is trained so that τ‖A‖² stays below 2, up to the error of ν.
+
+    The power iterations start from torch's global generator.
+    """
     for module in network.modules():
         if isinstance(module, EulerStep) and module.weight.requires_grad:
-            parametrize.register_parametrization(module, "weight", UnitNorm(module.weight.detach(), generator))
+            parametrize.register_parametrization(module, "weight", UnitNorm(module.weight.detach()))
             parametrize.register_parametrization(module, "step", StepBelowTwo())
 
 
@@ -212,7 +215,7 @@ class Trainer:
         self.architecture = architecture
         self.config = config
         self.device = device or torch.device("cpu")
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.network = build(architecture)
@@ -227,7 +230,7 @@ class Trainer:
                 self.network.adopt(plain.state_dict())
             if isinstance(self.network, ConditionedNetwork):
                 self.network.plain.requires_grad_(False)
-        constrain(self.network, self.generator)
+            constrain(self.network)
         self.network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.restore = self.workers.share(self.network)
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
@@ -270,19 +273,7 @@ class Trainer:
         return c.learning_rate * warm_up * (c.final_rate + (1 - c.final_rate) * cosine)
 
     def _train_step(self, rate: float) -> float:
-        c = self.config
-        total = c.batch * self.workers.count
-        clean = self.crops.batch(total)
-        low, high = c.sigma
-        sigma = low + (high - low) * torch.rand(total, generator=self.generator)
-        noise = sigma[:, None, None, None] * torch.randn(clean.shape, generator=self.generator)
-        if c.grey and self.network.image_channels == 3:
-            grey = torch.rand(total, 1, 1, 1, generator=self.generator) < c.grey
-            clean = torch.where(grey, grey_to_colour(luma(clean)), clean)
-            noise = torch.where(grey, grey_to_colour(colour_to_grey(noise)), noise)
-        noisy = clean + noise
-        clean, noisy, sigma = (self.workers.part(t).to(self.device) for t in (clean, noisy, sigma))
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        clean, noisy, sigma = self._batch()
         mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
         with mixed, parametrize.cached():
             restored = self.restore(noisy, sigma)
@@ -296,6 +287,22 @@ class Trainer:
             group["lr"] = rate
         self.optimiser.step()
         return float(loss.detach())
+
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """This worker's clean and noisy crops (B, C, size, size) and their noise levels (B,)."""
+        c = self.config
+        total = c.batch * self.workers.count
+        uniform = functools.partial(torch.rand, generator=self.generator, device=self.device)
+        clean = self.crops.batch(total)
+        low, high = c.sigma
+        sigma = low + (high - low) * uniform(total)
+        noise = sigma[:, None, None, None] * torch.randn(clean.shape, generator=self.generator, device=self.device)
+        if c.grey and self.network.image_channels == 3:
+            grey = uniform(total, 1, 1, 1) < c.grey
+            clean = torch.where(grey, grey_to_colour(luma(clean)), clean)
+            noise = torch.where(grey, grey_to_colour(colour_to_grey(noise)), noise)
+        clean, noisy, sigma = (self.workers.part(t) for t in (clean, clean + noise, sigma))
+        return clean, noisy.contiguous(memory_format=torch.channels_last), sigma
 
     def _clip_gradient(self) -> None:
         """Clip to four times a running mean of the norm: only outliers are shortened."""
@@ -314,11 +321,12 @@ class Trainer:
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
         tensors["generator"] = self.generator.get_state()
+        progress = {"step": self.step, "elapsed": self.elapsed, "gradient_norm": self.gradient_norm}
         header = {
             "kind": CHECKPOINT_KIND,
             "architecture": json.dumps(architecture_to_dict(self.architecture)),
             "config": json.dumps(asdict(self.config)),
-            "progress": json.dumps({"step": self.step, "elapsed": self.elapsed, "gradient_norm": self.gradient_norm}),
+            "progress": json.dumps(progress),
         }
         write_bytes(path, save_tensors({k: v.cpu() for k, v in tensors.items()}, metadata=header))
 
@@ -351,14 +359,19 @@ class Trainer:
             self.network.load_state_dict(network)
             full = self.optimiser.state_dict()
             self.optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})
-            self.generator.set_state(tensors["generator"])
+            same_kind = tensors["generator"].shape == self.generator.get_state().shape
+            if same_kind:
+                self.generator.set_state(tensors["generator"])
             progress = json.loads(header["progress"])
             self.step, self.elapsed = int(progress["step"]), float(progress["elapsed"])
             self.gradient_norm = float(progress["gradient_norm"])
             then, now = json.loads(header["config"]), json.loads(json.dumps(asdict(self.config)))
         except (KeyError, RuntimeError, ValueError) as error:
             raise WeightsError(f"{path}: the checkpoint is damaged; start the training anew") from error
-        return tuple(name for name, value in now.items() if then.get(name) != value)
+        if not same_kind:  # a CPU's generator cannot go on where a GPU's stopped: new crops instead of the first ones
+            self.generator.manual_seed(self.config.seed + self.step)
+        changed = [name for name, value in now.items() if then.get(name) != value]
+        return (*changed, *([] if same_kind else ["device"]))
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -6,10 +6,18 @@ import pytest
 import torch
 
 from pnp_cli.certificate import certify_layer
-from pnp_cli.denoisers import ACTIVATIONS
-from pnp_cli.layers import EulerStep, HuberField, HuberMixture, dct_colour_frame
+from pnp_cli.layers import Activation, BiasedReLU, EulerStep, HuberField, HuberMixture, dct_colour_frame
 
 from .helpers import relative_dot_test
+
+
+def activation_for(name: str, filters: int) -> Activation:
+    """An activation by name, for so many filters."""
+    if name == "field":
+        return HuberField(filters, 4)
+    if name == "relu":
+        return BiasedReLU(filters)
+    return HuberMixture(filters, 2 if name == "pairs" else 1)
 
 
 def parameter_for(name: str, sigma: float, height: int, width: int) -> torch.Tensor:
@@ -23,14 +31,13 @@ def parameter_for(name: str, sigma: float, height: int, width: int) -> torch.Ten
 @pytest.mark.parametrize("size", [(4, 8), (3, 5)])
 @pytest.mark.parametrize("kernel_size", [3, 5])
 def test_adjoint(scale: int, size: tuple[int, int], kernel_size: int) -> None:
-    step = EulerStep(3, 7, kernel_size, scale, ACTIVATIONS["relu"](7)).double().requires_grad_(False)
+    step = EulerStep(3, 7, kernel_size, scale, BiasedReLU(7)).double().requires_grad_(False)
     relative_dot_test(step.analyse, step.synthesise, torch.empty(2, 3, size[0] * scale, size[1] * scale))
 
 
 @pytest.mark.parametrize("name", ["relu", "huber", "field"])
 def test_slopes_are_between_0_and_1(name: str) -> None:
-    activation = HuberField(5, 4) if name == "field" else ACTIVATIONS[name](5)  # type: ignore[index]
-    activation = activation.double().requires_grad_(False)
+    activation = activation_for(name, 5).double().requires_grad_(False)
     for parameter in activation.parameters():
         torch.nn.init.normal_(parameter)
     t = torch.linspace(-3, 3, 20_001, dtype=torch.float64).expand(1, 5, 1, -1)
@@ -53,12 +60,39 @@ def test_huber_mixture_saturates() -> None:
     assert (larger - large) / 0.1 < 0.05
 
 
-@pytest.mark.parametrize("name", ["relu", "huber", "field"])
+@pytest.mark.parametrize("group", [1, 2, 4])
+def test_huber_mixture_is_firmly_nonexpansive(group: int) -> None:
+    """|Sx - Sy|^2 <= <Sx - Sy, x - y>, down to no noise, on pairs near and far."""
+    activation = HuberMixture(8, group).double().requires_grad_(False)
+    for parameter in activation.parameters():
+        torch.nn.init.normal_(parameter)
+    for sigma in (0.0, 1e-4, 0.1, 0.5):
+        level = torch.tensor([sigma], dtype=torch.float64)
+        for size in (1e-6, 1e-3, 0.1, 1.0):
+            x = torch.randn(1, 8, 9, 9, dtype=torch.float64)
+            x[..., 0] = 0  # where a norm has no derivative
+            d = size * torch.randn_like(x)
+            change = activation(x + d, level) - activation(x.clone(), level)
+            assert float(change.square().sum()) <= float((change * d).sum()) * (1 + 1e-9)
+
+
+def test_groups_are_projected_onto_balls() -> None:
+    """The direction of a group is kept, and its length cut at the threshold."""
+    activation = HuberMixture(2, 2).requires_grad_(False)
+    sigma = torch.tensor([0.1])
+    large = activation(torch.tensor([3.0, 4.0])[None, :, None, None], sigma).flatten()
+    small = activation(torch.tensor([3e-4, 4e-4])[None, :, None, None], sigma).flatten()
+    torch.testing.assert_close(small, torch.tensor([3e-4, 4e-4]))
+    torch.testing.assert_close(large[1] / large[0], torch.tensor(4 / 3))
+    alone = HuberMixture(1).requires_grad_(False)(torch.full((1, 1, 1, 1), 5.0), sigma)
+    torch.testing.assert_close(large.norm(), alone.flatten().norm())
+
+
+@pytest.mark.parametrize("name", ["relu", "huber", "pairs", "field"])
 @pytest.mark.parametrize("alpha", [0.3, 0.5, 0.9])
 def test_step_is_averaged_with_its_certified_constant(name: str, alpha: float) -> None:
     """|Tx - Ty|^2 + (1 - a)/a |(id - T)x - (id - T)y|^2 <= |x - y|^2 on random pairs, near and far."""
-    activation = HuberField(9, 4) if name == "field" else ACTIVATIONS[name](9)  # type: ignore[index]
-    step = EulerStep(3, 9, 3, 2, activation).double().requires_grad_(False)
+    step = EulerStep(3, 10, 3, 2, activation_for(name, 10)).double().requires_grad_(False)
     step.step.fill_(1.0)
     step.step.fill_(alpha / certify_layer(step, "").alpha)
     a = certify_layer(step, "").alpha
@@ -77,7 +111,7 @@ def test_step_is_averaged_with_its_certified_constant(name: str, alpha: float) -
 def test_complete_frame_is_tight(scale: int) -> None:
     """All rows but the constant of the first colour: AᵀA = k² id on signals without a mean."""
     filters = 3 * (3 * scale) ** 2
-    step = EulerStep(3, filters, 3, scale, ACTIVATIONS["huber"](filters)).double().requires_grad_(False)
+    step = EulerStep(3, filters, 3, scale, HuberMixture(filters)).double().requires_grad_(False)
     step.weight.copy_(dct_colour_frame(3, scale, 3, filters) / 3)
     x = torch.zeros(1, 3, 12 * scale, 12 * scale, dtype=torch.float64)
     x[:, :, 4 * scale : 8 * scale, 4 * scale : 8 * scale] = torch.randn(3, 4 * scale, 4 * scale)

@@ -149,6 +149,23 @@ def test_crops(pictures: list[Tensor]) -> None:
         RandomCrops(pictures, 21, torch.Generator())
 
 
+def test_crops_are_windows_of_the_images() -> None:
+    """All eight flips and rotations of windows anywhere, borders included, and nothing else."""
+    images = [torch.arange(h * w, dtype=torch.uint8).reshape(1, h, w).expand(3, -1, -1) for h, w in ((9, 13), (11, 8))]
+    windows: dict[bytes, tuple[int, int, int, int]] = {}
+    for i, image in enumerate(images):
+        for top in range(image.shape[1] - 7):
+            for left in range(image.shape[2] - 7):
+                window = image[0, top : top + 8, left : left + 8]
+                for turns in range(4):
+                    for flip in (0, 1):
+                        turned = torch.rot90(window.flip(1) if flip else window, turns)
+                        windows[turned.contiguous().numpy().tobytes()] = (i, top, left, 2 * turns + flip)
+    crops = RandomCrops(images, 8, torch.Generator().manual_seed(0)).batch(3000)
+    found = {windows[(255 * crop[2]).round().byte().numpy().tobytes()] for crop in crops}
+    assert len(found) == len(windows)
+
+
 def test_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         load_folders([tmp_path / "absent"])
@@ -189,13 +206,14 @@ def test_two_workers_are_one_with_the_doubled_batch(tmp_path: Path, pictures: li
     script.write_text(WORKER)
     torch.save(pictures, tmp_path / "images.pt")
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    subprocess.run(
+    run = subprocess.run(
         [*launch, "--standalone", script, tmp_path / "images.pt", tmp_path / "two"],
-        check=True,
         timeout=300,
         capture_output=True,
+        text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
+    assert run.returncode == 0, run.stderr
     alone = Trainer(HUBER, pictures, TrainingConfig(steps=12, batch=4, crop=16))
     parameters_after(alone)
     both = Trainer(HUBER, pictures, TrainingConfig(steps=12, batch=2, crop=16))

@@ -182,7 +182,7 @@ def train_denoiser(
         say(f"resumed at step {trainer.step}, {trainer.elapsed / 60:.1f} minutes", quiet)
         if changed:
             say(f"{checkpoint}: was made with other settings ({', '.join(changed)}); those given now apply", quiet)
-    used = len(trainer.crops.images)
+    used = trainer.crops.count
     left_out = f" ({len(images) - used} smaller than a crop left out)" if used < len(images) else ""
     alone = "" if count == 1 else f", {count} workers"
     say(f"{preset} on {used} images{left_out}, {describe_device(place)}{alone}", quiet)
