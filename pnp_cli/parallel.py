@@ -62,8 +62,9 @@ def join(rank: int, count: int, device: torch.device) -> Workers:
 
 
 def leave() -> None:
-    """Leave the group, if there is one."""
+    """Leave the group, if there is one, when all others are ready to: a worker that goes first can be aborted."""
     if dist.is_available() and dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -67,6 +67,35 @@ def test_collisions_are_found_before_any_work(pnp: Run, folder: Path, tmp_path: 
     assert not out.exists()
 
 
+def test_existing_outputs_are_found_before_any_work(
+    pnp: Run, folder: Path, tmp_path: Path, small_weights: Path
+) -> None:
+    out = tmp_path / "out"
+    (out / "sub").mkdir(parents=True)
+    (out / "sub/c.png").write_bytes(b"precious")
+    (out / "sub/d.png").write_bytes(b"precious")
+    result = pnp("denoise", folder, "-r", "-o", out, *common(small_weights))
+    assert result.returncode == 2
+    assert f"{out}/sub/c.png: exists already, and 1 more outputs" in result.stderr.decode()
+    assert names(out) == ["sub/c.png", "sub/d.png"]
+    assert (out / "sub/c.png").read_bytes() == b"precious"
+
+
+def test_a_dry_run_of_denoise(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
+    """What would be done, for every input that can be read, and nothing written."""
+    manifest = tmp_path / "run.json"
+    plan = ("--dry-run", "--json", "-o", tmp_path / "out", "--manifest", manifest)
+    result = pnp("denoise", folder / "a.png", folder / "none.png", *plan, "-w", small_weights)
+    assert result.returncode == 1
+    good, bad = (json.loads(line) for line in result.stdout.splitlines())
+    assert good["ok"]
+    assert good["averaged"]
+    assert good["sigma_origin"] == "estimated"
+    assert good["output"] is None
+    assert not bad["ok"]
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_batch_beside_its_inputs_resumes(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
     """Outputs of the first run, beside the inputs or in a folder below them, are not inputs of the second."""
     for output in ((), ("-o", f"{folder}/clean/")):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import tifffile
 from PIL import Image as Pillow
@@ -87,7 +88,15 @@ def test_transparency_is_carried_along(tmp_path: Path) -> None:
         encode_image(image, "JPEG")
 
 
-@pytest.mark.parametrize("mode", ["1", "P", "CMYK", "YCbCr"])
+YCBCR = pytest.param(
+    "YCbCr",
+    marks=pytest.mark.skipif(
+        int(PIL.__version__.split(".")[0]) < 13, reason="older Pillow cannot read back the YCbCr TIFF that it writes"
+    ),
+)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "CMYK", YCBCR])
 def test_other_modes_are_converted_and_said(tmp_path: Path, mode: str) -> None:
     suffix = ".tif" if mode in ("CMYK", "YCbCr") else ".png"
     Pillow.fromarray(levels((8, 9, 3), 255).astype(np.uint8)).convert(mode).save(tmp_path / f"in{suffix}")
@@ -98,7 +107,7 @@ def test_other_modes_are_converted_and_said(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(np.squeeze(image.pixels), expected)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "1", "P", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "1", "P", "CMYK", YCBCR])
 def test_tiff_to_tiff(tmp_path: Path, mode: str) -> None:
     """The layout tags of the file that was read must not reach the file that is written."""
     picture = Pillow.fromarray(levels((8, 9, 4), 255).astype(np.uint8)).convert(mode)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConditionError, InputError, PnpError, UsageError
+from ..errors import ConditionError, PnpError, UsageError
 from ..files import write_bytes
 from ..images import (
     FLOAT_FORMATS,
@@ -185,11 +185,9 @@ def _local(job: Job, options: FileOptions, work: Work) -> Finished:
 
 
 def _read(job: Job, options: FileOptions) -> Finished:
-    """The bytes of an input, or its end if its output exists and is not to be overwritten."""
+    """The bytes of an input, or its end if its output exists and it is to be skipped then."""
     source, target = job
-    if target is not None and options.on_exists != "overwrite" and exists(target):
-        if options.on_exists == "error":
-            raise InputError(f"{target}: exists already; choose another -o, or --on-exists skip or overwrite")
+    if target is not None and options.on_exists == "skip" and exists(target):
         say(f"{source.name}: skipped, {target} exists", options.quiet)
         return Finished({"output": str(target), "skipped": True})
     return Finished(data=source.read_bytes())

@@ -74,6 +74,8 @@ class Cluster:
         """Results in the order they come; only a window of the inputs is in memory at a time."""
         from distributed import as_completed
 
+        from .batch import Finished
+
         flying: dict[Any, tuple[Job, bytes, int]] = {}
         queue = as_completed(with_results=False, loop=self.client.loop)
 
@@ -93,12 +95,14 @@ class Cluster:
         while flying:
             future = next(queue)
             job, content, attempt = flying.pop(future)
-            if future.status == "finished":
-                yield job, *future.result()
-            elif attempt < ATTEMPTS and _is_lost(future):
+            result = _fetch(future)
+            if result is not None:
+                yield job, *result
+            elif attempt < ATTEMPTS:
                 launch(job, content, attempt + 1)
             else:
-                yield job, _failure(future), []
+                reason = f"its worker was lost {ATTEMPTS} times; try a smaller --tile or fewer threads"
+                yield job, Finished(code=1, error=reason), []
             refill()
 
     def _submit(self, job: Job, content: bytes) -> Any:
@@ -121,18 +125,16 @@ class Cluster:
                 time.sleep(0.5)
 
 
-def _is_lost(future: Any) -> bool:
-    """Whether a task ended because its worker or its data went away, and not by its own doing."""
-    from distributed import KilledWorker
+def _fetch(future: Any) -> tuple[Finished, list[str]] | None:
+    """How one file ended, and what was said about it; None if its worker, or the result on it, was lost."""
+    from distributed import CancelledError, KilledWorker
 
-    return future.status in ("cancelled", "lost") or isinstance(future.exception(), KilledWorker | OSError)
-
-
-def _failure(future: Any) -> Finished:
     from .batch import Finished
 
-    if _is_lost(future):
-        reason = f"its worker was lost {ATTEMPTS} times; try a smaller --tile or fewer threads"
-    else:
-        reason = f"the worker cannot do it ({type(future.exception()).__name__}: {future.exception()})"
-    return Finished(code=1, error=reason)
+    try:
+        end, said = future.result()
+    except (CancelledError, KilledWorker, OSError):  # also when the worker goes between its work and this call
+        return None
+    except Exception as error:
+        return Finished(code=1, error=f"the worker cannot do it ({type(error).__name__}: {error})"), []
+    return end, said

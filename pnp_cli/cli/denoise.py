@@ -39,6 +39,7 @@ def denoise(
     recursive: o.Recursive = False,
     on_exists: o.OnExists = "error",
     fail_fast: o.FailFast = False,
+    dry_run: o.DryRun = False,
     json: o.Json = False,
     manifest: o.ManifestFile = None,
     scheduler: o.Scheduler = None,
@@ -91,6 +92,18 @@ def denoise(
         say(f"{name}: sigma {value:.4g} (0-255 scale, {origin})", quiet)
         for line in report.denoiser_lines(loaded.name, certificate, two_passes):
             say(line, quiet)
+        fields = {
+            "weights": loaded.name,
+            "weights_sha256": loaded.sha256,
+            "averaged": certificate.averaged and not two_passes,
+            "averaged_for_fixed_reference": certificate.averaged,
+            "alpha": certificate.alpha,
+            "sigma": value,
+            "sigma_origin": origin,
+            "ensemble": ensemble,
+        }
+        if dry_run:
+            return Outcome(None, fields)
         noisy = to_tensor(image, place)
         with progress(name, repeat, quiet) as show:
             # Once: as it is. Repeatedly: one operator, so its reference is kept.
@@ -116,15 +129,7 @@ def denoise(
             say(f"{name}: VIOLATION {violation}")
         if not torch.isfinite(solution.value).all():
             raise DivergenceError("the denoiser diverged, nothing was written; use certified weights such as 'huber'")
-        fields = {
-            "weights": loaded.name,
-            "weights_sha256": loaded.sha256,
-            "averaged": certificate.averaged and not two_passes,
-            "averaged_for_fixed_reference": certificate.averaged,
-            "alpha": certificate.alpha,
-            "sigma": value,
-            "sigma_origin": origin,
-            "ensemble": ensemble,
+        fields |= {
             "residuals": [record.residual for record in solution.records],
             "violations": list(solution.violations),
         }

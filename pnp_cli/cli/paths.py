@@ -232,7 +232,7 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
     Raises
     ------
     UsageError
-        If two outputs are one file, or an output would replace an input.
+        If two outputs are one file, an output would replace an input, or one exists and is to be kept.
     """
     many = len(sources) > 1 or any(s.root for s in sources)
     jobs = [(source, None if source.problem else target_of(source, options, many)) for source in sources]
@@ -257,6 +257,10 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
         claimed[place] = source.name
         if exists(target) and target.resolve() in kept and options.on_exists != "skip":
             raise UsageError(f"{source.name}: the output {target} would replace an input; choose another -o")
+    taken = [target for _, target in jobs if target and exists(target)] if options.on_exists == "error" else []
+    if taken:
+        more = f", and {len(taken) - 1} more outputs" if len(taken) > 1 else ""
+        raise UsageError(f"{taken[0]}: exists already{more}; choose another -o, or --on-exists skip or overwrite")
     return jobs
 
 
