@@ -6,6 +6,7 @@ workers is training in one process with the n-fold batch, to rounding.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 import torch
@@ -62,10 +63,12 @@ def join(rank: int, count: int, device: torch.device) -> Workers:
 
 
 def leave() -> None:
-    """Leave the group, if there is one, when all others are ready to: a worker that goes first can be aborted."""
+    """Leave the group, if there is one."""
     if dist.is_available() and dist.is_initialized():
-        dist.barrier()
         dist.destroy_process_group()
+        # gloo's threads need the interpreter's lock to drop the tensors of the last exchange. If the interpreter shuts
+        # down first, they abort the process; this lets them have the lock.
+        time.sleep(0.2)
 
 
 class _Estimate(nn.Module):

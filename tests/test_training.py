@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import subprocess
 import sys
@@ -9,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from pnp_cli import InputError, Trainer, TrainingConfig, UsageError, WeightsError, certify
 from pnp_cli.data import RandomCrops, bundled_images, load_folders
 from pnp_cli.denoisers import DnCNNArchitecture, EulerArchitecture
 from pnp_cli.images import Image, write_image
-from pnp_cli.training import ALPHA_LIMIT, export, validate
+from pnp_cli.training import ALPHA_LIMIT, export, read_checkpoint, validate
 
 HUBER = EulerArchitecture(scales=(2, 1), filters=12, activation="huber")
 RELU = EulerArchitecture(scales=(1, 1), filters=12, activation="relu", width=8)
@@ -138,6 +141,23 @@ def test_checkpoints_of_something_else(tmp_path: Path, pictures: list[Tensor]) -
         trainer.load(tmp_path / "bad")
     with pytest.raises(InputError, match="absent"):
         trainer.load(tmp_path / "absent")
+
+
+def test_a_checkpoint_of_another_device(tmp_path: Path, pictures: list[Tensor]) -> None:
+    """Its generator is of no use here: new crops, which is said, and the same network and optimiser."""
+    trainer = Trainer(HUBER, pictures, CONFIG)
+    for _ in itertools.islice(trainer.run(), 3):
+        pass
+    trainer.save(tmp_path / "c")
+    header, tensors = read_checkpoint(tmp_path / "c")
+    tensors["generator"] = torch.zeros(16, dtype=torch.uint8)  # the size of a state on CUDA
+    (tmp_path / "c").write_bytes(save(tensors, metadata=header))
+    resumed = Trainer(HUBER, pictures, CONFIG)
+    assert resumed.load(tmp_path / "c") == ("device",)
+    assert resumed.step == 3
+    for name, value in trainer.network.state_dict().items():
+        assert torch.equal(resumed.network.state_dict()[name], value)
+    assert math.isfinite(next(resumed.run()).loss)
 
 
 def test_crops(pictures: list[Tensor]) -> None:
