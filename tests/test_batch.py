@@ -76,7 +76,7 @@ def test_existing_outputs_are_found_before_any_work(
     (out / "sub/d.png").write_bytes(b"precious")
     result = pnp("denoise", folder, "-r", "-o", out, *common(small_weights))
     assert result.returncode == 2
-    assert f"{out}/sub/c.png: exists already, and 1 more outputs" in result.stderr.decode()
+    assert f"{out}/sub/c.png and 1 more exist already" in result.stderr.decode()
     assert names(out) == ["sub/c.png", "sub/d.png"]
     assert (out / "sub/c.png").read_bytes() == b"precious"
 

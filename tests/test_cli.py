@@ -337,7 +337,7 @@ def test_folders_and_existing_files(pnp: Run, photo: Image, tmp_path: Path, smal
     ]
     before = (tmp_path / "out/a.png").stat().st_mtime_ns
     refused = pnp(*common)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "--on-exists" in refused.stderr.decode()
     assert pnp(*common, "--on-exists", "skip").returncode == 0
     assert (tmp_path / "out/a.png").stat().st_mtime_ns == before

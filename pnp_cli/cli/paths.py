@@ -259,8 +259,8 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
             raise UsageError(f"{source.name}: the output {target} would replace an input; choose another -o")
     taken = [target for _, target in jobs if target and exists(target)] if options.on_exists == "error" else []
     if taken:
-        more = f", and {len(taken) - 1} more outputs" if len(taken) > 1 else ""
-        raise UsageError(f"{taken[0]}: exists already{more}; choose another -o, or --on-exists skip or overwrite")
+        which = f"{taken[0]} and {len(taken) - 1} more exist" if len(taken) > 1 else f"{taken[0]}: exists"
+        raise UsageError(f"{which} already; choose another -o, or --on-exists skip or overwrite")
     return jobs
 
 
