@@ -79,25 +79,29 @@ class RandomCrops:
     Raises
     ------
     InputError
-        If no image is as large as a crop.
+        If no image is as large as a crop, or the device has no room for them.
     """
 
     def __init__(self, images: Sequence[Tensor], size: int, generator: torch.Generator, channels: int = 3) -> None:
         images = [image for image in images if min(image.shape[1:]) >= size]
         if not images:
             raise InputError(f"no training image is {size} pixels or more on both sides; use a smaller crop")
-        if channels == 1:
-            images = [to_grey(image) for image in images]
         self.count = len(images)
         self.size = size
         self.generator = generator
         device = generator.device
-        # All images end to end, (C, pixels): a crop is then a set of places, and a batch one look-up.
-        self._pixels = torch.cat([image.flatten(1) for image in images], dim=1).to(device)
         heights, widths = (torch.tensor([image.shape[k] for image in images], device=device) for k in (1, 2))
         areas = heights * widths
         self._bounds = torch.stack([heights - size + 1, widths - size + 1])
         self._starts, self._widths = areas.cumsum(0) - areas, widths
+        # All images end to end: a crop is then a set of places, and a batch one look-up.
+        try:
+            self._pixels = torch.empty(channels, int(areas.sum()), dtype=torch.uint8, device=device)
+        except RuntimeError as error:
+            need = f"{channels * int(areas.sum()) / 1e9:.1f} GB on {device}"
+            raise InputError(f"the training images need {need}; use fewer or smaller ones") from error
+        for image, start, area in zip(images, self._starts.tolist(), areas.tolist(), strict=True):
+            self._pixels[:, start : start + area] = (to_grey(image) if channels == 1 else image).flatten(1)
 
     def batch(self, count: int) -> Tensor:
         """`count` crops on the device of the generator, float32 (count, channels, size, size) in [0, 1]."""

@@ -73,7 +73,8 @@ class Image:
 
     Attributes
     ----------
-    pixels : float32 array (H, W, C), C = 1 (grey) or 3 (RGB), white is 1.0.
+    pixels : float32 array (H, W, C), C = 1 (grey) or 3 (RGB), white is 1.0. One that was read is a view of planes
+        (C, H, W), and not contiguous.
     depth : how the samples are stored in the file.
     alpha : float32 array (H, W) in [0, 1], or None; carried along unchanged.
     metadata : EXIF data, ICC profile and resolution of the file.

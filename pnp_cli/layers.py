@@ -50,6 +50,8 @@ class HuberMixture(nn.Module):
     """
 
     TERMS = 2
+    SMALLEST = 1e-12
+    """Least threshold: what is smaller is nothing to an image, and its square or inverse no number of 32 bits."""
 
     def __init__(self, filters: int, group: int = 1) -> None:
         super().__init__()
@@ -66,7 +68,8 @@ class HuberMixture(nn.Module):
     def forward(self, t: Tensor, sigma: Tensor) -> Tensor:
         """Apply S to `t` of shape (B, F, H, W) at noise levels `sigma` of shape (B,), [0, 1] scale."""
         level = log_noise(sigma)[:, None, None]  # (B, 1, 1)
-        threshold = (SIGMA_UNIT * torch.exp(self.log_threshold + self.log_threshold_slope * level))[..., None, None]
+        threshold = SIGMA_UNIT * torch.exp(self.log_threshold + self.log_threshold_slope * level)
+        threshold = threshold.clamp_min(self.SMALLEST)[..., None, None]
         weight = torch.softmax(self.logits + self.logits_slope * level, dim=1)[..., None, None]
         linear, height = weight[:, 0], weight[:, 1:] * threshold  # height and threshold are (B, J, F/group, 1, 1)
         if self.group == 1:

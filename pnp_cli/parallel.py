@@ -7,6 +7,8 @@ workers is training in one process with the n-fold batch, to rounding.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -54,8 +56,20 @@ class Workers:
         return DistributedDataParallel(module)
 
 
+@contextmanager
+def joined(rank: int, count: int, device: torch.device) -> Iterator[Workers]:
+    """The processes that a launcher such as torchrun has started, gloo on the CPU, nccl on CUDA; or this one alone."""
+    if count == 1:
+        yield Workers(device=device)
+        return
+    try:
+        yield join(rank, count, device)
+    finally:
+        leave()
+
+
 def join(rank: int, count: int, device: torch.device) -> Workers:
-    """Join the processes that a launcher such as torchrun has started; gloo on the CPU, nccl on CUDA."""
+    """Join the group of the processes."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=count)
@@ -65,10 +79,11 @@ def join(rank: int, count: int, device: torch.device) -> Workers:
 def leave() -> None:
     """Leave the group, if there is one."""
     if dist.is_available() and dist.is_initialized():
+        gloo = dist.get_backend() == "gloo"
         dist.destroy_process_group()
         # gloo's threads need the interpreter's lock to drop the tensors of the last exchange. If the interpreter shuts
         # down first, they abort the process; this lets them have the lock.
-        time.sleep(0.2)
+        time.sleep(0.5 if gloo else 0)
 
 
 class _Estimate(nn.Module):

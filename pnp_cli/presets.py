@@ -20,8 +20,8 @@ PRESETS: dict[str, Architecture] = {
     "euler": EulerArchitecture(scales=(1,) * 6, filters=64, activation="relu", width=64),
     "dncnn": DnCNNArchitecture(),
 }
-"""`huber` is averaged, `huber-grey` the same for grey images; `conditioned` is `huber` and its second pass;
-`euler` is the lecture's network; `dncnn` is unconstrained and uncertified."""
+"""`huber` is averaged, and so is `huber-grey`, for grey images, with filters in pairs; `conditioned` is `huber` and its
+second pass; `euler` is the lecture's network; `dncnn` is unconstrained and uncertified."""
 
 
 def architecture_from_dict(fields: dict[str, Any]) -> Architecture:

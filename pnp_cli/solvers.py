@@ -76,7 +76,7 @@ class Solution:
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """‖a − b‖ of images (B, C, H, W), some rows at a time: large ones leave no room for their difference."""
+    """‖a − b‖ of images (B, C, H, W), some rows at a time: beside large ones that are denoised is no room for more."""
     rows = max(1, PART * a.shape[2] // max(1, a.numel()))
     return math.hypot(
         *(float((u - v).norm()) for u, v in zip(torch.split(a, rows, 2), torch.split(b, rows, 2), strict=True))

@@ -16,5 +16,5 @@ def to_tensor(image: Image, device: torch.device | str = "cpu", dtype: torch.dty
 
 
 def from_tensor(tensor: Tensor, like: Image) -> Image:
-    """Image with the pixels of a tensor (1, C, H, W) and the depth, alpha and metadata of `like`."""
+    """Image with the pixels of a tensor (1, C, H, W), shared where they can be, and all else of `like`."""
     return like.with_pixels(tensor[0].permute(1, 2, 0).cpu().float().numpy())

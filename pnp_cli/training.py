@@ -2,9 +2,10 @@
 
 While it trains, the convolution of an Euler step is W/ν(W), ν a differentiable power-iteration estimate of
 the norm, and its τ is 2·sigmoid(raw) < 2. The estimate is a lower bound, so `export` computes the rigorous
-bound of `certificate` and shortens τ where needed. All randomness comes from one generator and all state
-is in the checkpoint, so a resumed run repeats an uninterrupted one bit for bit (same machine and threads;
-with a time budget the learning rate follows the clock and runs differ).
+bound of `certificate` and shortens τ where needed. After the start all randomness comes from one generator of
+the device, and all state is in the checkpoint, so on the CPU a resumed run repeats an uninterrupted one bit for bit
+(same machine and threads; with a time budget the learning rate follows the clock and runs differ). On CUDA the order
+of some sums is not fixed, so runs agree to rounding only; workers of one run need GPUs of one model.
 """
 
 from __future__ import annotations
@@ -326,6 +327,7 @@ class Trainer:
             "kind": CHECKPOINT_KIND,
             "architecture": json.dumps(architecture_to_dict(self.architecture)),
             "config": json.dumps(asdict(self.config)),
+            "device": self.device.type,
             "progress": json.dumps(progress),
         }
         write_bytes(path, save_tensors({k: v.cpu() for k, v in tensors.items()}, metadata=header))
@@ -335,7 +337,8 @@ class Trainer:
 
         Returns
         -------
-        Names of the settings that the checkpoint was made with other values of; those of `config` apply.
+        Names of the settings that the checkpoint was made with other values of; those of `config` apply. "device" is
+        among them if it was made on a GPU and this is the CPU, or the other way round; the crops are drawn anew then.
 
         Raises
         ------
@@ -359,8 +362,8 @@ class Trainer:
             self.network.load_state_dict(network)
             full = self.optimiser.state_dict()
             self.optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})
-            same_kind = tensors["generator"].shape == self.generator.get_state().shape
-            if same_kind:
+            same_device = header.get("device", "cpu") == self.device.type
+            if same_device:
                 self.generator.set_state(tensors["generator"])
             progress = json.loads(header["progress"])
             self.step, self.elapsed = int(progress["step"]), float(progress["elapsed"])
@@ -368,10 +371,10 @@ class Trainer:
             then, now = json.loads(header["config"]), json.loads(json.dumps(asdict(self.config)))
         except (KeyError, RuntimeError, ValueError) as error:
             raise WeightsError(f"{path}: the checkpoint is damaged; start the training anew") from error
-        if not same_kind:  # a CPU's generator cannot go on where a GPU's stopped: new crops instead of the first ones
+        if not same_device:  # a CPU's generator cannot go on where a GPU's stopped: new crops instead of the first ones
             self.generator.manual_seed(self.config.seed + self.step)
         changed = [name for name, value in now.items() if then.get(name) != value]
-        return (*changed, *([] if same_kind else ["device"]))
+        return (*changed, *([] if same_device else ["device"]))
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:

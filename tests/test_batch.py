@@ -91,9 +91,13 @@ def test_a_dry_run_of_denoise(pnp: Run, folder: Path, tmp_path: Path, small_weig
     assert good["ok"]
     assert good["averaged"]
     assert good["sigma_origin"] == "estimated"
-    assert good["output"] is None
+    assert (good["output"], good["target"]) == (None, str(tmp_path / "out/a.png"))
     assert not bad["ok"]
     assert not (tmp_path / "out").exists()
+    write_image(read_image(folder / "a.png"), tmp_path / "out/a.png")
+    again = pnp("denoise", folder / "a.png", "--dry-run", "-o", tmp_path / "out", "-w", small_weights)
+    assert again.returncode == 0
+    assert "out/a.png, which exists already" in again.stderr.decode()
 
 
 def test_a_batch_beside_its_inputs_resumes(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:

@@ -118,3 +118,19 @@ def test_complete_frame_is_tight(scale: int) -> None:
     grey = torch.ones(3, dtype=torch.float64)[:, None, None] / 3**0.5
     x = x - grey * (x * grey).sum(1, keepdim=True)  # no luminance, so the missing row does not matter
     torch.testing.assert_close(step.synthesise(step.analyse(x)), x, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_tiny_thresholds_are_finite_in_single_precision(group: int) -> None:
+    """Steep thresholds at hardly any noise, and coefficients that are exactly zero."""
+    activation = HuberMixture(4, group)
+    torch.nn.init.constant_(activation.log_threshold_slope, 12.0)
+    t = torch.randn(1, 4, 6, 6)
+    t[..., :3] = 0
+    t.requires_grad_(True)
+    out = activation(t, torch.tensor([1e-6]))
+    out.square().sum().backward()
+    assert out.isfinite().all()
+    assert t.grad is not None
+    assert t.grad.isfinite().all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in activation.parameters())

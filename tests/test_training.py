@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_device(tmp_path: Path, pictures: list[Tensor]) 
         pass
     trainer.save(tmp_path / "c")
     header, tensors = read_checkpoint(tmp_path / "c")
-    tensors["generator"] = torch.zeros(16, dtype=torch.uint8)  # the size of a state on CUDA
+    header["device"], tensors["generator"] = "cuda", torch.zeros(16, dtype=torch.uint8)
     (tmp_path / "c").write_bytes(save(tensors, metadata=header))
     resumed = Trainer(HUBER, pictures, CONFIG)
     assert resumed.load(tmp_path / "c") == ("device",)

@@ -209,7 +209,10 @@ def restore_bytes(content: bytes, name: str, target: Path | None, options: FileO
     outcome = work(image, name)
     facts: dict[str, Any] = {"input_sha256": hashlib.sha256(content).hexdigest(), "notes": list(notes)}
     if outcome.image is None:
-        return Finished(facts | {"output": None} | outcome.fields, outcome.code)
+        taken = target is not None and exists(target) and options.on_exists == "error"
+        say(f"{name}: would write {goal}{', which exists already' if taken else ''}", options.quiet)
+        facts |= {"output": None, "target": str(target) if target else None}
+        return Finished(facts | outcome.fields, outcome.code)
     result = outcome.image
     if outcome.unclipped and file_format in FLOAT_FORMATS and options.bit_depth == "keep":
         result = replace(result, depth="float32")

@@ -128,13 +128,16 @@ class Cluster:
 def _fetch(future: Any) -> tuple[Finished, list[str]] | None:
     """How one file ended, and what was said about it; None if its worker, or the result on it, was lost."""
     from distributed import CancelledError, KilledWorker
+    from distributed.comm import CommClosedError
 
     from .batch import Finished
 
     try:
         end, said = future.result()
-    except (CancelledError, KilledWorker, OSError):  # also when the worker goes between its work and this call
+    except (CancelledError, KilledWorker, CommClosedError):  # also when the worker goes between its work and this call
         return None
     except Exception as error:
+        if isinstance(error, OSError) and future.status != "error":  # on the way here, not in the work
+            return None
         return Finished(code=1, error=f"the worker cannot do it ({type(error).__name__}: {error})"), []
     return end, said

@@ -150,7 +150,7 @@ AllowUnsafe = Annotated[
     bool, typer.Option("--allow-unsafe", help="Run even though a convergence condition does not hold.")
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 if a run does not converge.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and check the conditions; write nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and check the conditions; write no output.")]
 Boundary = Annotated[
     str,
     typer.Option(

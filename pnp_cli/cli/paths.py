@@ -79,6 +79,7 @@ class FileOptions:
     recursive: bool = False
     on_exists: str = "error"
     fail_fast: bool = False
+    dry_run: bool = False
     json: bool = False
     manifest: Path | None = None
     picture: Path | None = None
@@ -257,8 +258,8 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
         claimed[place] = source.name
         if exists(target) and target.resolve() in kept and options.on_exists != "skip":
             raise UsageError(f"{source.name}: the output {target} would replace an input; choose another -o")
-    taken = [target for _, target in jobs if target and exists(target)] if options.on_exists == "error" else []
-    if taken:
+    taken = [target for _, target in jobs if target and exists(target)]
+    if taken and options.on_exists == "error" and not options.dry_run:
         which = f"{taken[0]} and {len(taken) - 1} more exist" if len(taken) > 1 else f"{taken[0]}: exists"
         raise UsageError(f"{which} already; choose another -o, or --on-exists skip or overwrite")
     return jobs

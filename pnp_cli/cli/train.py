@@ -31,6 +31,7 @@ machine, with the values of a process alone."""
 
 
 def train_denoiser(
+    context: typer.Context,
     data: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -109,7 +110,7 @@ def train_denoiser(
 
     On several GPUs or processes: torchrun --nproc-per-node 4 -m pnp_cli train-denoiser ..., --batch crops each.
 
-    Ctrl-C (or SIGTERM) writes a checkpoint; --resume goes on from it, bit for bit with --steps (with
+    Ctrl-C (or SIGTERM) writes a checkpoint; --resume goes on from it, on the CPU bit for bit with --steps (with
     --time-budget the schedule follows the clock).
 
     Example: pnp train-denoiser photos/ -o mine.safetensors --val more/ --time-budget 60
@@ -120,7 +121,7 @@ def train_denoiser(
     from ..data import bundled_images, load_folders, to_grey
     from ..denoisers import EulerNetwork
     from ..devices import choose_device, describe_device
-    from ..parallel import Workers, join, leave
+    from ..parallel import joined
     from ..presets import PRESETS
     from ..report import certificate_line
     from ..training import Trainer, TrainingConfig, export, validate
@@ -173,7 +174,7 @@ def train_denoiser(
     earlier = load(start).network if start else None
     first = load(plain or "huber").network if conditioned and not start else None
     first = first if isinstance(first, EulerNetwork) else None
-    workers = join(rank, count, place) if count > 1 else Workers()
+    workers = context.with_resource(joined(rank, count, place))
     trainer = Trainer(architecture, images, config, place, first, workers, earlier)
     if trainer.network.image_channels == 1:
         validation = [to_grey(image) for image in validation]
@@ -182,15 +183,15 @@ def train_denoiser(
         say(f"resumed at step {trainer.step}, {trainer.elapsed / 60:.1f} minutes", quiet)
         if changed:
             say(f"{checkpoint}: was made with other settings ({', '.join(changed)}); those given now apply", quiet)
-    used = trainer.crops.count
-    left_out = f" ({len(images) - used} smaller than a crop left out)" if used < len(images) else ""
+    total, used = len(images), trainer.crops.count
+    del images  # the trainer has its own copy
+    left_out = f" ({total - used} smaller than a crop left out)" if used < total else ""
     alone = "" if count == 1 else f", {count} workers"
     say(f"{preset} on {used} images{left_out}, {describe_device(place)}{alone}", quiet)
     if not leads:
         with _SignalFlag() as interrupted:
             for _ in trainer.run(interrupted):
                 pass
-        leave()
         return
 
     with _SignalFlag() as interrupted, _TrainingLog(log_file, trainer.step, quiet) as log:
@@ -208,13 +209,13 @@ def train_denoiser(
                     trainer.save(checkpoint)
                     saved = time.monotonic()
         trainer.save(checkpoint)
-        leave()
         if trainer.progress < 1:
             say(f"pnp: interrupted at step {trainer.step}; continue with --resume")
             raise typer.Exit(130)
         network = export(trainer.network)
-        psnr = validate(network.estimate, validation) if validation else None
+        psnr = validate(network.to(place).estimate, validation, device=place) if validation else None
         log.write(psnr)
+        network.cpu()
     facts = {
         "preset": preset,
         "data": [folder.resolve().name for folder in folders] or ["scikit-image"],
