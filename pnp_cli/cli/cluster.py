@@ -132,6 +132,8 @@ def _fetch(future: Any) -> tuple[Finished, list[str]] | None:
 
     from .batch import Finished
 
+    if future.status in ("cancelled", "lost"):
+        return None
     try:
         end, said = future.result()
     except (CancelledError, KilledWorker, CommClosedError):  # also when the worker goes between its work and this call
