@@ -19,7 +19,7 @@ from .conditioned import ConditionedNetwork, assemble
 from .denoisers import Denoiser
 
 BYTES_PER_PIXEL = 1200
-"""Memory that an image needs per pixel while it is denoised whole: `conditioned` takes 350 as measured on 1 and 4
+"""Memory that an image needs per pixel while it is denoised whole: `conditioned` takes 320 as measured on 1 and 4
 megapixels, the rest is for what is around it (iterates, Fourier transforms, files)."""
 
 SMALLEST, LARGEST = 256, 2048
