@@ -49,7 +49,10 @@ class Workers:
         return bool(shared > 0)
 
     def share(self, network: Denoiser) -> nn.Module:
-        """A module that restores like `network.estimate` and averages the gradients of all workers."""
+        """A module that restores like `network.estimate` and averages the gradients of all workers.
+
+        Its buffers are equal on all workers; that they are sent around is the default, whose switch is deprecated.
+        """
         module = _Estimate(network)
         if self.count == 1:
             return module
@@ -62,28 +65,17 @@ def joined(rank: int, count: int, device: torch.device) -> Iterator[Workers]:
     if count == 1:
         yield Workers(device=device)
         return
-    try:
-        yield join(rank, count, device)
-    finally:
-        leave()
-
-
-def join(rank: int, count: int, device: torch.device) -> Workers:
-    """Join the group of the processes."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=count)
-    return Workers(rank, count, device)
-
-
-def leave() -> None:
-    """Leave the group, if there is one."""
-    if dist.is_available() and dist.is_initialized():
-        gloo = dist.get_backend() == "gloo"
+    try:
+        yield Workers(rank, count, device)
+    finally:
         dist.destroy_process_group()
-        # gloo's threads need the interpreter's lock to drop the tensors of the last exchange. If the interpreter shuts
-        # down first, they abort the process; this lets them have the lock.
-        time.sleep(0.5 if gloo else 0)
+        if device.type != "cuda":
+            # gloo's threads need the interpreter's lock to drop the tensors of the last exchange. If the interpreter
+            # shuts down first, they abort the process; this lets them have the lock.
+            time.sleep(0.5)
 
 
 class _Estimate(nn.Module):

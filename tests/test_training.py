@@ -205,18 +205,16 @@ WORKER = """
 import os, sys, torch
 from pnp_cli import Trainer, TrainingConfig
 from pnp_cli.denoisers import EulerArchitecture
-from pnp_cli.parallel import join, leave
+from pnp_cli.parallel import joined
 rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 images = torch.load(sys.argv[1])
-trainer = Trainer(
-    EulerArchitecture((2, 1), 12, "huber"), images, TrainingConfig(steps=12, batch=2, crop=16),
-    workers=join(rank, count, torch.device("cpu")),
-)
-for _ in trainer.run():
-    pass
-if rank == 0:
-    trainer.save(sys.argv[2])
-leave()
+with joined(rank, count, torch.device("cpu")) as workers:
+    config = TrainingConfig(steps=12, batch=2, crop=16)
+    trainer = Trainer(EulerArchitecture((2, 1), 12, "huber"), images, config, workers=workers)
+    for _ in trainer.run():
+        pass
+    if rank == 0:
+        trainer.save(sys.argv[2])
 """
 
 

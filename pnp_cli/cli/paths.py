@@ -246,6 +246,7 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
         if path.resolve() in kept:
             raise UsageError(f"{path}: the {option} would replace an input; choose another --{option}")
         claimed[os.path.abspath(path)] = f"the {option}"
+    taken = []
     for source, target in jobs:
         if target is None:
             continue
@@ -256,9 +257,10 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
                 "'out/{stem}.{ext}', or rename one"
             )
         claimed[place] = source.name
-        if exists(target) and target.resolve() in kept and options.on_exists != "skip":
-            raise UsageError(f"{source.name}: the output {target} would replace an input; choose another -o")
-    taken = [target for _, target in jobs if target and exists(target)]
+        if exists(target):
+            if target.resolve() in kept and options.on_exists != "skip":
+                raise UsageError(f"{source.name}: the output {target} would replace an input; choose another -o")
+            taken.append(target)
     if taken and options.on_exists == "error" and not options.dry_run:
         which = f"{taken[0]} and {len(taken) - 1} more exist" if len(taken) > 1 else f"{taken[0]}: exists"
         raise UsageError(f"{which} already; choose another -o, or --on-exists skip or overwrite")
