@@ -117,13 +117,15 @@ class ConditionedNetwork(Denoiser):
         super().__init__()
         self.architecture: ConditionedArchitecture = architecture
         a = architecture
-        self.image_channels = a.plain.image_channels
+        self.image_channels, self.centre = a.plain.image_channels, a.plain.centre
         self.plain = EulerNetwork(a.plain)
         self.multiple = math.lcm(self.plain.multiple, Guide.MULTIPLE)
         self.guide = Guide(self.image_channels, a.maps, a.guide_widths)
         self.steps = nn.ModuleList(
-            EulerStep(self.image_channels, a.filters, a.plain.kernel_size, scale, HuberField(a.filters, a.maps + 1))
-            for scale in a.scales
+            EulerStep(
+                self.image_channels, a.filters, a.plain.kernel_size, scale, HuberField(a.filters, a.maps + 1), offset
+            )
+            for scale, offset in zip(a.scales, a.plain.grid_offsets(a.scales), strict=True)
         )
 
     def reach(self, p: int) -> int:
@@ -225,7 +227,7 @@ class Conditioned(Denoiser):
     def __init__(self, network: ConditionedNetwork, maps: Mapping[int, Tensor], shape: torch.Size) -> None:
         super().__init__()
         self.network = network
-        self.image_channels, self.multiple = network.image_channels, network.multiple
+        self.image_channels, self.multiple, self.centre = network.image_channels, network.multiple, network.centre
         self.architecture = network.architecture
         self.maps = dict(maps)
         self.shape = shape
@@ -258,8 +260,18 @@ class Conditioned(Denoiser):
         level = log_noise(sigma)[:, None, None, None]
         maps = {s: torch.cat([m, level.expand(-1, 1, *m.shape[2:])], dim=1) for s, m in self.maps.items()}
         for step in self.euler_steps:
-            x = step(x, maps[step.scale])
+            x = step(x, on_grid(maps[step.scale], step))
         return x
+
+
+def on_grid(maps: Tensor, step: EulerStep) -> Tensor:
+    """Fields on the grid that begins with the image, interpolated for the grid of a step that begins before it."""
+    for axis, offset in zip((2, 3), step.offset, strict=True):
+        if offset:
+            count = maps.shape[axis]
+            first, last = maps.narrow(axis, 0, 1), maps.narrow(axis, count - 1, 1)
+            maps = torch.lerp(torch.cat([first, maps], axis), torch.cat([maps, last], axis), 1 - offset / step.scale)
+    return maps
 
 
 def _coarse(fine: slice, scale: int) -> slice:

@@ -20,7 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import SIGMA_UNIT, BiasedReLU, EulerStep, HuberMixture, dct_colour_frame, reach_of_convolutions
+from .layers import (
+    SIGMA_UNIT,
+    BiasedReLU,
+    EulerStep,
+    HuberMixture,
+    dct_colour_frame,
+    grid_offset,
+    reach_of_convolutions,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,10 @@ class EulerArchitecture:
     """1 for a network of grey images, 3 for one of colour images."""
     group: int = 1
     """Filters that are shrunk together, by the norm of their coefficients; of Huber activations."""
+    staggered: bool = False
+    """Whether the grids of the pixel-unshuffles are offset in turn, so that no grid shows in the image."""
+    centre: float = 0.0
+    """Value that zero-padding continues the image with: the network works on x − centre."""
     family: Literal["euler"] = "euler"
 
     def __post_init__(self) -> None:
@@ -49,8 +61,15 @@ class EulerArchitecture:
             or self.activation not in ("relu", "huber")
             or self.filters % self.group
             or (self.group > 1 and self.activation != "huber")
+            or not isinstance(self.staggered, bool)
+            or not isinstance(self.centre, int | float)
+            or not 0 <= self.centre <= 1
         ):
             raise ValueError(f"no such architecture: {self}")
+
+    def grid_offsets(self, scales: tuple[int, ...]) -> list[tuple[int, int]]:
+        """Offsets of the grids of steps at these scales: those of one scale take turns if they are staggered."""
+        return [grid_offset(s, scales[:i].count(s)) if self.staggered else (0, 0) for i, s in enumerate(scales)]
 
 
 @dataclass(frozen=True)
@@ -89,13 +108,16 @@ def colour_to_grey(x: Tensor) -> Tensor:
 class Denoiser(nn.Module):
     """Base of the networks: fits any size and channel count to the body, by isometries only.
 
-    Sizes are zero-padded to a multiple of `multiple` at the bottom and right and cropped again (the
-    adjoint). A network of colour images takes a grey image x as (x, x, x)/√3 and returns it by the adjoint; a
-    network of grey images takes the channels of a colour image one by one. All of it keeps averagedness.
+    Sizes are zero-padded to a multiple of `multiple` at the bottom and right and cropped again (the adjoint), between a
+    shift of the values by `centre` and its inverse. A network of colour images takes a grey image x as (x, x, x)/√3 and
+    returns it by the adjoint; a network of grey images takes the channels of a colour image one by one. All of it keeps
+    averagedness.
     """
 
     multiple: int = 1
     image_channels: int = 3
+    centre: float = 0.0
+    """What is subtracted before the body and added after it."""
     takes_reference: bool = False
     """Whether `condition` does anything."""
     architecture: Any  # the dataclass it was built from
@@ -126,8 +148,9 @@ class Denoiser(nn.Module):
         fitted, level = self.fit(x, sigma)
         out = self.body(fitted, level)[..., : x.shape[2], : x.shape[3]]
         if self.image_channels == 3 and x.shape[1] == 1:
-            return colour_to_grey(out)
-        return out.reshape(x.shape)
+            out = colour_to_grey(out)
+        out = out.reshape(x.shape)
+        return out + self.centre if self.centre else out
 
     def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """The best single estimate the network has, as `forward`; it need not be averaged where that is."""
@@ -149,6 +172,8 @@ class Denoiser(nn.Module):
         """An image as the body takes it, (B', image_channels, H', W'), and its noise levels (B',)."""
         batch, channels, height, width = x.shape
         level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(batch)
+        if self.centre:
+            x = x - self.centre
         if self.image_channels == 3 and channels == 1:
             x = grey_to_colour(x)
         elif self.image_channels == 1 and channels > 1:
@@ -167,11 +192,12 @@ class EulerNetwork(Denoiser):
     def __init__(self, architecture: EulerArchitecture) -> None:
         super().__init__()
         self.architecture: EulerArchitecture = architecture
-        self.image_channels = architecture.image_channels
+        self.image_channels, self.centre = architecture.image_channels, architecture.centre
         self.multiple = math.lcm(*architecture.scales)
         a = architecture
         self.steps = nn.ModuleList(
-            EulerStep(a.width, a.filters, a.kernel_size, scale, self._activation()) for scale in a.scales
+            EulerStep(a.width, a.filters, a.kernel_size, scale, self._activation(), offset)
+            for scale, offset in zip(a.scales, a.grid_offsets(a.scales), strict=True)
         )
 
     def _activation(self) -> HuberMixture | BiasedReLU:

@@ -86,9 +86,27 @@ class HuberMixture(nn.Module):
         return (z * gain[:, :, None]).flatten(1, 2)
 
 
-def reach_of_convolutions(p: int, scale: int, radius: int) -> int:
-    """p pixels, extended to the grid of a pixel-unshuffle by `scale`, and the radius of convolutions on it."""
-    return (math.ceil(p / scale) + radius) * scale
+def reach_of_convolutions(p: int, scale: int, radius: int, offset: int = 0) -> int:
+    """p pixels, extended to the grid of a pixel-unshuffle by `scale`, and the radius of convolutions on it.
+
+    The grid begins `offset` pixels before the image; the p pixels are counted from a multiple of `scale`.
+    """
+    before = (math.ceil((p - offset) / scale) + radius) * scale + offset
+    after = (math.ceil((p + offset) / scale) + radius) * scale - offset
+    return max(before, after)
+
+
+def grid_offset(scale: int, turn: int) -> tuple[int, int]:
+    """Rows and columns by which the grid of a pixel-unshuffle begins before the image; four positions take turns.
+
+    In turn they reach every row and every column of a cell of 2 or 4 pixels, so no place in it is special.
+    """
+    return (
+        (0, 0),
+        (scale // 2, scale // 2),
+        (scale // 4, 3 * scale // 4),
+        (3 * scale // 4, scale // 4),
+    )[turn % 4]
 
 
 class _ClipToField(torch.autograd.Function):
@@ -145,7 +163,7 @@ Activation = BiasedReLU | HuberMixture | HuberField
 
 
 class EulerStep(nn.Module):
-    """φ(x) = x − τ Uᵀ Aᵀ S(A U x; p), U the pixel-unshuffle by `scale` (an isometry).
+    """φ(x) = x − τ Uᵀ Aᵀ S(A U x; p), U the zero-padding by `offset` and the pixel-unshuffle by `scale` (isometries).
 
     Attributes
     ----------
@@ -154,11 +172,23 @@ class EulerStep(nn.Module):
     step : Tensor, scalar
         τ. The step is averaged with constant τ‖A‖²/2 if that is below 1; see `certificate`.
     activation : S, one of this file; p is what it depends on besides its input.
+    offset : rows and columns by which the grid of U begins before the image, each in [0, scale).
     """
 
-    def __init__(self, channels: int, filters: int, kernel_size: int, scale: int, activation: Activation) -> None:
+    def __init__(
+        self,
+        channels: int,
+        filters: int,
+        kernel_size: int,
+        scale: int,
+        activation: Activation,
+        offset: tuple[int, int] = (0, 0),
+    ) -> None:
         super().__init__()
         self.scale = scale
+        self.offset = offset
+        top, left = offset
+        self._margin = (left, -left % scale, top, -top % scale)
         width = channels * scale**2
         init = torch.randn(filters, width, kernel_size, kernel_size)
         self.weight = nn.Parameter(init / math.sqrt(width * kernel_size**2))
@@ -167,17 +197,25 @@ class EulerStep(nn.Module):
 
     def reach(self, p: int) -> int:
         """How far the p pixels around a region depend on the input; see `denoisers.Denoiser.reach`."""
-        return reach_of_convolutions(p, self.scale, 2 * (self.weight.shape[-1] // 2))
+        radius = 2 * (self.weight.shape[-1] // 2)
+        return max(reach_of_convolutions(p, self.scale, radius, offset) for offset in self.offset)
 
     def analyse(self, x: Tensor) -> Tensor:
-        """A U x: (B, C, H, W), H and W multiples of `scale`, to (B, filters, H/scale, W/scale)."""
+        """A U x: (B, C, H, W), H and W multiples of `scale`, to (B, filters, H/scale, W/scale).
+
+        One row or column more where the grid is offset.
+        """
+        if any(self._margin):
+            x = F.pad(x, self._margin)
         z = F.pixel_unshuffle(x, self.scale) if self.scale > 1 else x
         return F.conv2d(z, self.weight, padding=self.weight.shape[-1] // 2)
 
     def synthesise(self, c: Tensor) -> Tensor:
         """Uᵀ Aᵀ c, the adjoint of `analyse`."""
         z = F.conv_transpose2d(c, self.weight, padding=self.weight.shape[-1] // 2)
-        return F.pixel_shuffle(z, self.scale) if self.scale > 1 else z
+        x = F.pixel_shuffle(z, self.scale) if self.scale > 1 else z
+        left, right, top, bottom = self._margin
+        return x[..., top : x.shape[2] - bottom, left : x.shape[3] - right]
 
     def forward(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Apply φ to `x` of shape (B, C, H, W), H and W multiples of `scale`; for `parameter` see the activation."""

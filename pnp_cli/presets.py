@@ -10,8 +10,8 @@ from .denoisers import Denoiser, DnCNN, DnCNNArchitecture, EulerArchitecture, Eu
 
 Architecture = EulerArchitecture | ConditionedArchitecture | DnCNNArchitecture
 
-HUBER = EulerArchitecture(scales=(2, 4) * 6, filters=80, activation="huber")
-HUBER_GREY = EulerArchitecture((2, 4) * 6, 64, "huber", width=1, image_channels=1, group=2)
+HUBER = EulerArchitecture((2, 4) * 6, 80, "huber", staggered=True, centre=0.5)
+HUBER_GREY = EulerArchitecture((2, 4) * 6, 64, "huber", width=1, image_channels=1, group=2, staggered=True, centre=0.5)
 
 PRESETS: dict[str, Architecture] = {
     "huber": HUBER,

@@ -32,6 +32,7 @@ from .errors import DivergenceError, UsageError, WeightsError
 from .files import read_bytes, write_bytes
 from .layers import EulerStep
 from .metrics import psnr
+from .optimiser import Optimiser
 from .parallel import Workers
 from .presets import Architecture, architecture_from_dict, architecture_to_dict, build
 from .weights import parse
@@ -56,7 +57,8 @@ class TrainingConfig:
     batch: int = 10
     """Crops per step and worker."""
     crop: int = 64
-    learning_rate: float = 4e-3
+    learning_rate: float = 0.06
+    """At the start; see `optimiser`."""
     final_rate: float = 0.02
     """Learning rate at the end, as a fraction of `learning_rate`."""
     warm_up: int = 200
@@ -235,7 +237,7 @@ class Trainer:
         self.network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.restore = self.workers.share(self.network)
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(self.trained, lr=config.learning_rate)
+        self.optimiser = Optimiser(self.trained)
         self.crops = RandomCrops(images, config.crop, self.generator, self.network.image_channels)
         self.step = 0
         self.elapsed = 0.0
@@ -281,12 +283,10 @@ class Trainer:
         # The squared error grows with σ; the weight makes every noise level count about equally.
         error = (restored.float() - clean).square().mean((1, 2, 3))
         loss = (error / (sigma + 2 / 255)).mean()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         torch.autograd.backward(loss)
         self._clip_gradient()
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.step()
+        self.optimiser.step(rate)
         return float(loss.detach())
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -300,7 +300,8 @@ class Trainer:
         noise = sigma[:, None, None, None] * torch.randn(clean.shape, generator=self.generator, device=self.device)
         if c.grey and self.network.image_channels == 3:
             grey = uniform(total, 1, 1, 1) < c.grey
-            clean = torch.where(grey, grey_to_colour(luma(clean)), clean)
+            centre = self.network.centre
+            clean = torch.where(grey, grey_to_colour(luma(clean) - centre) + centre, clean)
             noise = torch.where(grey, grey_to_colour(colour_to_grey(noise)), noise)
         clean, noisy, sigma = (self.workers.part(t) for t in (clean, clean + noise, sigma))
         return clean, noisy.contiguous(memory_format=torch.channels_last), sigma
@@ -319,8 +320,7 @@ class Trainer:
     def save(self, path: str | Path) -> None:
         """Write the whole state atomically (safetensors; no pickle)."""
         tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()}
+        tensors |= {f"optimiser.{k}": v for k, v in self.optimiser.state().items()}
         tensors["generator"] = self.generator.get_state()
         progress = {"step": self.step, "elapsed": self.elapsed, "gradient_norm": self.gradient_norm}
         header = {
@@ -353,15 +353,10 @@ class Trainer:
         if made_for != self.architecture:
             raise WeightsError(f"{path}: the checkpoint is of another architecture; use the preset it was made with")
         network = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimiser."):
-                _, index, name = key.split(".", 2)
-                state.setdefault(int(index), {})[name] = value
+        optimiser = {k.removeprefix("optimiser."): v for k, v in tensors.items() if k.startswith("optimiser.")}
         try:
             self.network.load_state_dict(network)
-            full = self.optimiser.state_dict()
-            self.optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})
+            self.optimiser.load_state(optimiser)
             same_device = header.get("device", "cpu") == self.device.type
             if same_device:
                 self.generator.set_state(tensors["generator"])

@@ -15,17 +15,19 @@ from pnp_cli.denoisers import Denoiser, EulerArchitecture
 from pnp_cli.presets import build
 
 
-def small_network(activation: str = "huber", scales: tuple[int, ...] = (2, 4, 1)) -> Denoiser:
+def small_network(
+    activation: str = "huber", scales: tuple[int, ...] = (2, 4, 1), staggered: bool = False, centre: float = 0.0
+) -> Denoiser:
     """An untrained network whose steps are certified averaged."""
-    network = build(EulerArchitecture(scales=scales, filters=20, activation=activation, width=3))  # type: ignore[arg-type]
+    network = build(EulerArchitecture(scales, 20, activation, staggered=staggered, centre=centre))  # type: ignore[arg-type]
     network.initialise()
     return network.eval().requires_grad_(False)
 
 
 def small_conditioned() -> ConditionedNetwork:
-    """An untrained conditioned network whose steps are certified averaged."""
-    plain = EulerArchitecture(scales=(2, 4, 2), filters=20, activation="huber")
-    network = build(ConditionedArchitecture(plain, scales=(2, 4), filters=16, maps=5, guide_widths=(8, 8, 4)))
+    """An untrained conditioned network, staggered, whose steps are certified averaged."""
+    plain = EulerArchitecture((2, 4, 2, 4), filters=20, activation="huber", staggered=True, centre=0.5)
+    network = build(ConditionedArchitecture(plain, (2, 4, 2, 4), filters=16, maps=5, guide_widths=(8, 8, 4)))
     assert isinstance(network, ConditionedNetwork)
     network.initialise()
     return network.eval().requires_grad_(False)

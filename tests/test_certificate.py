@@ -89,8 +89,11 @@ def test_compose() -> None:
 @pytest.mark.parametrize("activation", ["huber", "relu"])
 @pytest.mark.parametrize("size", [(16, 16), (13, 18)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_network_is_averaged_on_random_pairs(activation: str, size: tuple[int, int], channels: int) -> None:
-    network = small_network(activation).double()
+@pytest.mark.parametrize("staggered", [False, True])
+def test_network_is_averaged_on_random_pairs(
+    activation: str, size: tuple[int, int], channels: int, staggered: bool
+) -> None:
+    network = small_network(activation, (2, 4, 2, 4), staggered, centre=0.5 * staggered).double()
     a = certify(network).alpha
     assert a < 1
     for denoise in (network, Ensemble(network)):

@@ -91,8 +91,8 @@ def test_certificate_covers_both_passes(network: ConditionedNetwork) -> None:
     assert both.averaged
     assert both.alpha == max(plain.alpha, operator.alpha)
     assert [layer.name for layer in both.layers] == [
-        *(f"plain.steps.{i}" for i in range(3)),
-        *(f"steps.{i}" for i in range(2)),
+        *(f"plain.steps.{i}" for i in range(4)),
+        *(f"steps.{i}" for i in range(4)),
     ]
     assert certify(Ensemble(network)).alpha == both.alpha
     network.euler_steps[1].step.data.fill_(9.0)

@@ -32,12 +32,21 @@ def test_presets_start_averaged(preset: str) -> None:
     assert certify(network, grid=16).averaged
 
 
-def test_odd_sizes_are_zero_padding() -> None:
-    network = small_network()
+@pytest.mark.parametrize("centre", [0.0, 0.5])
+def test_odd_sizes_are_padded_with_the_centre(centre: float) -> None:
+    network = small_network(centre=centre)
     x = torch.rand(1, 3, 9, 14)
-    padded = torch.zeros(1, 3, 12, 16)
+    padded = torch.full((1, 3, 12, 16), centre)
     padded[:, :, :9, :14] = x
     torch.testing.assert_close(network(x, 0.1), network(padded, 0.1)[:, :, :9, :14])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nothing_happens_to_an_image_that_is_its_own_padding(channels: int) -> None:
+    """So a mid-grey image has no frame, in colour and through the embedding of grey images."""
+    network = small_network(staggered=True, centre=0.5)
+    x = torch.full((1, channels, 11, 14), 0.5)
+    torch.testing.assert_close(network(x, 0.1), x)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -125,6 +134,9 @@ PLAIN = {"family": "euler", "scales": [2], "filters": 4, "activation": "huber"}
         {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "width": 2},
         {"family": "euler", "scales": ["a"], "filters": 4, "activation": "huber"},
         {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "image_channels": 2},
+        {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "staggered": 2},
+        {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "centre": "a"},
+        {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "centre": float("nan")},
         {"family": "dncnn", "depth": 0},
         {"family": "conditioned", "plain": {}, "scales": [2], "filters": 4, "maps": 2, "guide_widths": [4, 4, 4]},
         {"family": "conditioned", "plain": PLAIN, "scales": [3], "filters": 4, "maps": 2, "guide_widths": [4, 4, 4]},

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pnp_cli.certificate import certify_layer
-from pnp_cli.layers import Activation, BiasedReLU, EulerStep, HuberField, HuberMixture, dct_colour_frame
+from pnp_cli.layers import Activation, BiasedReLU, EulerStep, HuberField, HuberMixture, dct_colour_frame, grid_offset
 
 from .helpers import relative_dot_test
 
@@ -31,8 +31,28 @@ def parameter_for(name: str, sigma: float, height: int, width: int) -> torch.Ten
 @pytest.mark.parametrize("size", [(4, 8), (3, 5)])
 @pytest.mark.parametrize("kernel_size", [3, 5])
 def test_adjoint(scale: int, size: tuple[int, int], kernel_size: int) -> None:
-    step = EulerStep(3, 7, kernel_size, scale, BiasedReLU(7)).double().requires_grad_(False)
-    relative_dot_test(step.analyse, step.synthesise, torch.empty(2, 3, size[0] * scale, size[1] * scale))
+    for turn in range(4):
+        offset = grid_offset(scale, turn)
+        step = EulerStep(3, 7, kernel_size, scale, BiasedReLU(7), offset).double().requires_grad_(False)
+        relative_dot_test(step.analyse, step.synthesise, torch.empty(2, 3, size[0] * scale, size[1] * scale))
+
+
+@pytest.mark.parametrize("offset", [(2, 2), (1, 3), (0, 1), (3, 0)])
+def test_an_offset_grid_is_that_of_the_image_with_zeros_before_it(offset: tuple[int, int]) -> None:
+    step = EulerStep(3, 7, 3, 4, BiasedReLU(7), offset).requires_grad_(False)
+    plain = EulerStep(3, 7, 3, 4, step.activation)
+    plain.load_state_dict(step.state_dict())
+    x, sigma = torch.rand(1, 3, 8, 12), torch.tensor([0.1])
+    canvas = torch.zeros(1, 3, 12 if offset[0] else 8, 16 if offset[1] else 12)
+    where = (..., slice(offset[0], offset[0] + 8), slice(offset[1], offset[1] + 12))
+    canvas[where] = x
+    torch.testing.assert_close(step(x, sigma), plain(canvas, sigma)[where])
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_offsets_reach_every_row_and_column(scale: int) -> None:
+    offsets = [grid_offset(scale, turn) for turn in range(4)]
+    assert {row for row, _ in offsets} == {column for _, column in offsets} == set(range(scale))
 
 
 @pytest.mark.parametrize("name", ["relu", "huber", "field"])

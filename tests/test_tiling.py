@@ -20,7 +20,11 @@ def unconstrained() -> Denoiser:
     return network.requires_grad_(False)
 
 
-NETWORKS = {"euler": small_network, "conditioned": small_conditioned, "dncnn": unconstrained}
+def staggered() -> Denoiser:
+    return small_network(scales=(2, 4) * 3, staggered=True, centre=0.5)
+
+
+NETWORKS = {"euler": small_network, "staggered": staggered, "conditioned": small_conditioned, "dncnn": unconstrained}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -64,14 +68,21 @@ def test_reach_is_exact_for_every_mixture_of_scales(scales: tuple[int, ...]) -> 
     assert not torch.equal(network(within, 0.1)[..., :inner], before)
 
 
-@pytest.mark.parametrize("name", ["conditioned", "dncnn"])
-def test_reach_is_enough_for_two_passes(name: str) -> None:
+@pytest.mark.parametrize("name", ["staggered", "conditioned", "dncnn"])
+def test_reach_is_enough_on_both_sides(name: str) -> None:
+    """Of all passes, and along rows and columns, whose grids have other offsets."""
     network = NETWORKS[name]().double()
     reach = network.reach(0)
-    x = torch.rand(1, 3, 16, 8 * (reach // 8 + 6), dtype=torch.float64)
+    start = 8 * (reach // 8 + 3)
+    x = torch.rand(1, 3, 16, 2 * start + 8, dtype=torch.float64)
     other = x.clone()
-    other[..., 8 + reach :] += 1
-    assert torch.equal(network.estimate(other, 0.1)[..., :8], network.estimate(x, 0.1)[..., :8])
+    other[..., : start - reach] += 1
+    other[..., start + 8 + reach :] += 1
+    for a, b in ((x, other), (x.mT, other.mT)):
+        before, after = network.estimate(a, 0.1), network.estimate(b, 0.1)
+        if a is not x:
+            before, after = before.mT, after.mT
+        assert torch.equal(after[..., start : start + 8], before[..., start : start + 8])
 
 
 def test_certificate_is_that_of_the_network() -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from pnp_cli import InputError, Trainer, TrainingConfig, UsageError, WeightsError, certify
 from pnp_cli.data import RandomCrops, bundled_images, load_folders
 from pnp_cli.denoisers import DnCNNArchitecture, EulerArchitecture
 from pnp_cli.images import Image, write_image
+from pnp_cli.optimiser import Optimiser
 from pnp_cli.training import ALPHA_LIMIT, export, read_checkpoint, validate
 
 HUBER = EulerArchitecture(scales=(2, 1), filters=12, activation="huber")
@@ -51,6 +52,25 @@ def test_resumed_training_equals_uninterrupted(tmp_path: Path, pictures: list[Te
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(8, 3, 3, 3), (3, 8, 1, 1), (4, 1, 3, 3)])
+def test_convolutions_move_alike_in_every_direction(layout: torch.memory_format, size: tuple[int, ...]) -> None:
+    """By a matrix of nearly orthonormal rows or columns, against the gradient, whatever its size and layout."""
+    weight = nn.Parameter(torch.randn(size).to(memory_format=layout))
+    bias = nn.Parameter(torch.zeros(3))
+    before = weight.detach().clone()
+    gradient = torch.randn(size)
+    weight.grad, bias.grad = 1e3 * gradient, torch.ones(3)
+    Optimiser([weight, bias]).step(0.1)
+    moved = (weight.detach() - before).flatten(1)
+    scales = torch.linalg.svdvals(moved) / (0.1 * max(1, moved.shape[0] / moved.shape[1]) ** 0.5)
+    assert 0.5 < scales.min() <= scales.max() < 1.5
+    u, _, v = torch.linalg.svd(gradient.flatten(1), full_matrices=False)
+    nearest = u @ v
+    assert float(-(moved * nearest).sum() / (moved.norm() * nearest.norm())) > 0.95
+    torch.testing.assert_close(bias.detach(), torch.full((3,), -0.1))
 
 
 def test_seeds_matter_and_repeat(pictures: list[Tensor]) -> None:

@@ -75,9 +75,7 @@ def train_denoiser(
     crop: Annotated[int, typer.Option("--crop", min=8, help="Side of the crops; a multiple of 8.")] = 64,
     learning_rate: Annotated[
         float | None,
-        typer.Option(
-            "--learning-rate", help="Adam's rate at the start. Default: 0.004; conditioned 0.002; dncnn 0.001."
-        ),
+        typer.Option("--learning-rate", help="Learning rate at the start. Default: 0.06; conditioned and dncnn 0.02."),
     ] = None,
     grey: Annotated[
         float,
@@ -167,7 +165,7 @@ def train_denoiser(
         time_budget=60 * time_budget if time_budget else None,
         batch=batch,
         crop=crop,
-        learning_rate=learning_rate or (1e-3 if preset == "dncnn" else 2e-3 if conditioned else 4e-3),
+        learning_rate=learning_rate or (0.02 if conditioned or preset == "dncnn" else 0.06),
         grey=grey,
         seed=seed,
     )

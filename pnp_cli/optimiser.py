@@ -1,0 +1,81 @@
+"""The optimiser of the training: Muon for convolutions, Adam for everything else.
+
+Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest matrix with orthonormal rows or columns, so
+that every direction in it moves alike. It suits an Euler step, whose convolution only counts up to its norm: in the
+same number of steps the averaged networks gain 0.1 to 0.2 dB over Adam alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Optimiser:
+    """Muon and Adam at one learning rate.
+
+    Parameters
+    ----------
+    parameters : those with four dimensions are convolutions (C_out, C_in, k, k), dense or channels-last in memory; Muon
+        sees them as matrices (C_out, C_in·k²).
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        parameters = list(parameters)
+        self.convolutions = [p for p in parameters if p.ndim == 4]
+        self._matrices = [nn.Parameter(_in_order(p, p.detach())) for p in self.convolutions]  # the same memory
+        self._others = [p for p in parameters if p.ndim != 4]
+        self._parts: dict[str, torch.optim.Optimizer] = {
+            "muon": torch.optim.Muon(self._matrices, weight_decay=0.0),
+            "adam": torch.optim.Adam(self._others),
+        }
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in (*self.convolutions, *self._others):
+            parameter.grad = None
+
+    def step(self, rate: float) -> None:
+        """Move all parameters by their gradients."""
+        for convolution, matrix in zip(self.convolutions, self._matrices, strict=True):
+            matrix.grad = None if convolution.grad is None else _in_order(convolution, convolution.grad)
+        for part in self._parts.values():
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a resumed run needs, by name."""
+        return {
+            f"{name}.{index}.{key}": torch.as_tensor(value).contiguous()
+            for name, part in self._parts.items()
+            for index, state in part.state_dict()["state"].items()
+            for key, value in state.items()
+        }
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave.
+
+        Raises
+        ------
+        ValueError, KeyError
+            If the tensors are not those of such an optimiser.
+        """
+        for name, part in self._parts.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in tensors.items():
+                owner, index, entry = key.split(".", 2)
+                if owner == name:
+                    state.setdefault(int(index), {})[entry] = value
+            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+
+
+def _in_order(convolution: Tensor, values: Tensor) -> Tensor:
+    """Values like those of a convolution as a matrix (C_out, C_in·k²), its columns in the order of their memory.
+
+    So the convolution's own values are a view. Muon is indifferent to the order, as long as it is one.
+    """
+    ordered = values if convolution.is_contiguous() else values.permute(0, 2, 3, 1)
+    return ordered.reshape(len(values), -1)
