@@ -1,0 +1,5 @@
+"""Commands that print the figures of the README and of the model cards, run as the `pnp` command runs."""
+
+from pnp_cli.allocation import keep_freed_memory
+
+keep_freed_memory()

@@ -9,7 +9,8 @@ periodically; with free they are the scene, of which a frame is observed. Noise 
 `pnp ista` with nothing set. The others are given what they need: "wiener" is scikit-image's unsupervised_wiener,
 "lucy" its richardson_lucy (both know periodic or zero boundaries only), "tv" is total variation with the weight that
 was best on validation images; "least-squares" is `pnp deblur --data-term least-squares`.
-PSNR has peak 1.0 over the full frame, SSIM as in `pnp psnr`.
+PSNR has peak 1.0 over the full frame, SSIM as in `pnp psnr`. "in the frame" is the PSNR over the pixels of the free
+frame, "in the middle" over those a kernel or more away from the border of the image: the same for both boundaries.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,7 @@ class Restored:
 
 METHODS = ["blurred", "wiener", "lucy", "tv", "ista", "least-squares", "deblur huber", "deblur"]
 Method = Callable[[Tensor, Blur, np.ndarray, float], Restored]
+Region = tuple[slice, slice]
 
 
 def blurred(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
@@ -164,6 +166,7 @@ def main() -> None:
     for boundary, sigma in itertools.product(arguments.boundary, arguments.sigma):
         for label, method in methods.items():
             scores, similarities, iterations, seconds, left, unfinished = [], [], [], [], [], 0
+            framed, middle = [], []
             for j, kernel in enumerate(psfs):
                 for i, clean in enumerate(images):
                     truth, blur, y = problem(clean.to(device), kernel, boundary, sigma / 255, seed=100 * i + j)
@@ -173,6 +176,9 @@ def main() -> None:
                     restored = blur.boundary.frame_of(result.image)
                     true, found = (t[0].permute(1, 2, 0).cpu().numpy() for t in (truth, restored))
                     scores.append(psnr(true, found))
+                    frame, inner = same_pixels(clean.shape[2:], kernel, boundary)
+                    framed.append(psnr(true[frame], found[frame]))
+                    middle.append(psnr(true[inner], found[inner]))
                     similarities.append(ssim(true, found))
                     iterations.append(result.iterations)
                     left += [result.discrepancy] if result.discrepancy else []
@@ -183,6 +189,8 @@ def main() -> None:
                     f"{sigma:g}",
                     label,
                     f"{np.mean(scores):.2f}",
+                    f"{np.mean(framed):.2f}",
+                    f"{np.mean(middle):.2f}",
                     f"{np.mean(similarities):.3f}",
                     f"{np.mean(iterations):.0f}" + (f" ({unfinished} at the limit)" if unfinished else ""),
                     f"{np.mean(seconds):.1f}",
@@ -191,7 +199,8 @@ def main() -> None:
             )
             print(" ".join(rows[-1]), flush=True)
     print()
-    print_table(["boundary", "σ", "method", "PSNR", "SSIM", "iterations", "seconds", "discrepancy"], rows)
+    header = ["boundary", "σ", "method", "PSNR", "in the frame", "in the middle", "SSIM"]
+    print_table([*header, "iterations", "seconds", "discrepancy"], rows)
 
 
 def problem(clean: Tensor, kernel: np.ndarray, boundary: str, noise: float, seed: int) -> tuple[Tensor, Blur, Tensor]:
@@ -203,10 +212,29 @@ def problem(clean: Tensor, kernel: np.ndarray, boundary: str, noise: float, seed
     h, w = kernel.shape
     seen = Blur(kernel, (height, width), device=clean.device).forward(clean)
     if boundary == "free":
-        top, left = h - 1 - h // 2, w - 1 - w // 2
-        clean, seen = (t[:, :, top : top + height - h + 1, left : left + width - w + 1] for t in (clean, seen))
+        rows, columns = frame_in(height, h), frame_in(width, w)
+        clean, seen = (t[:, :, rows, columns] for t in (clean, seen))
     y = seen + noise * torch.randn(seen.shape, generator=torch.Generator().manual_seed(seed)).to(seen)
     return clean, Blur(kernel, (y.shape[2], y.shape[3]), BOUNDARIES[boundary], device=clean.device), y
+
+
+def frame_in(length: int, kernel: int) -> slice:
+    """Rows (or columns) of a blurred image that depend on the image alone, for a kernel of so many rows."""
+    before = kernel - 1 - kernel // 2
+    return slice(before, before + length - kernel + 1)
+
+
+def same_pixels(size: Sequence[int], kernel: np.ndarray, boundary: str) -> tuple[Region, Region]:
+    """Where the pixels lie by which periodic and free results compare, in the frame that a problem has.
+
+    Those of the free frame, and those of the image that are a kernel or more away from its border.
+    """
+    frames = [frame_in(n, k) for n, k in zip(size, kernel.shape, strict=True)]
+    inner = [slice(k, n - k) for n, k in zip(size, kernel.shape, strict=True)]
+    if boundary == "free":
+        inner = [slice(i.start - f.start, i.stop - f.start) for i, f in zip(inner, frames, strict=True)]
+        frames = [slice(None), slice(None)]
+    return (frames[0], frames[1]), (inner[0], inner[1])
 
 
 if __name__ == "__main__":

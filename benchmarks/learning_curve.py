@@ -25,7 +25,7 @@ def main() -> None:
         grid[0][0].plot([r["step"] for r in records], [r["loss"] for r in records], label=name, linewidth=0.8)
         scored = [r for r in records if "psnr" in r]
         for axes, sigma in zip(grid[0][1:], scored[-1]["psnr"] if scored else [], strict=False):
-            axes.plot([r["step"] for r in scored], [r["psnr"][sigma] for r in scored], label=name)
+            axes.plot([r["step"] for r in scored], [r["psnr"][sigma] for r in scored], marker=".", label=name)
             axes.set_title(f"PSNR (dB), σ = {sigma}", fontsize=8)
     grid[0][0].set_title("loss", fontsize=8)
     for axes in grid[0]:

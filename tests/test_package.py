@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -75,3 +77,21 @@ main()
 """
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (tmp_path / "out.png").exists(), result.stderr
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of the GNU C library")
+def test_freed_memory_is_used_again() -> None:
+    """A buffer of 16 MB has 4,000 pages; only the first ones may cost a fault of each."""
+    script = """
+        import resource
+        import torch
+        from pnp_cli.allocation import keep_freed_memory
+        keep_freed_memory()
+        faults = []
+        for _ in range(20):
+            torch.ones(2**22)
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        print(faults[-1] - faults[3])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2000

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ..allocation import keep_freed_memory
 from ..errors import PnpError
 from . import blur, certify, deblur, denoise, ista, kernel, psnr, train
 from .batch import exit_code
@@ -63,6 +64,7 @@ def _root(
 
 def main() -> None:
     """Entry point of the `pnp` command."""
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters is no reason to fail
