@@ -22,12 +22,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .denoisers import Denoiser, EulerArchitecture, EulerNetwork, nothing_to_remove, require_positive
-from .layers import SIGMA_UNIT, EulerStep, HuberField, HuberMixture, log_noise, reach_of_convolutions
+from .layers import (
+    SIGMA_UNIT,
+    EulerStep,
+    HuberField,
+    HuberMixture,
+    grid_offsets,
+    log_noise,
+    reach_of_convolutions,
+)
 
 
 @dataclass(frozen=True)
 class ConditionedArchitecture:
-    """Shape of a `ConditionedNetwork`: a plain network, guided steps at `scales` and the guide's widths."""
+    """Shape of a `ConditionedNetwork`: a plain network, guided steps at `scales` and the guide's widths.
+
+    The guided steps are staggered, centred and of the kernel size as the plain ones are.
+    """
 
     plain: EulerArchitecture
     scales: tuple[int, ...]
@@ -75,8 +86,9 @@ class Guide(nn.Module):
 
         Parameters
         ----------
-        reference : (B, C, H, W), H and W multiples of 8; the estimate itself if it holds no noise of that level.
-        estimate : the plain network's result for the reference, same shape.
+        reference : (B, C, H, W) minus the centre, H and W multiples of 8; the estimate itself if it holds no noise of
+            that level.
+        estimate : the plain network's result for the reference, minus the centre, same shape.
         sigma : noise levels (B,), [0, 1] scale.
         """
         level = sigma[:, None, None, None]
@@ -125,7 +137,7 @@ class ConditionedNetwork(Denoiser):
             EulerStep(
                 self.image_channels, a.filters, a.plain.kernel_size, scale, HuberField(a.filters, a.maps + 1), offset
             )
-            for scale, offset in zip(a.scales, a.plain.grid_offsets(a.scales), strict=True)
+            for scale, offset in zip(a.scales, grid_offsets(a.scales, a.plain.staggered), strict=True)
         )
 
     def reach(self, p: int) -> int:
@@ -165,7 +177,10 @@ class ConditionedNetwork(Denoiser):
         self._start_steps()
 
     def _start_steps(self) -> None:
-        """Every guided step is the plain step of its scale at the same relative depth, the fields constant."""
+        """Every guided step takes the weights of the plain step of its scale at the same relative depth.
+
+        It has its own grid, and its fields are constant.
+        """
         pool = {
             scale: [s for s in self.plain.euler_steps if s.scale == scale] for scale in set(self.architecture.scales)
         }

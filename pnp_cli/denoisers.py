@@ -3,8 +3,8 @@
 Every network maps images (B, C, H, W), values nominally in [0, 1], C = 1 or 3, any H and W, to images of
 the same shape. `sigma` is the noise level on the same [0, 1] scale: a number, or one per image (B,).
 
-`EulerNetwork` is N = Qᵀ ∘ φ_m ∘ … ∘ φ_1 ∘ Q with φᵢ explicit Euler steps (see `layers`) and Q an isometry
-(zero-padding of the sizes and of the channels), so it is averaged exactly when its steps are; see
+`EulerNetwork` is N(x) = c + Qᵀ φ_m(… φ_1(Q(x − c))) with φᵢ explicit Euler steps (see `layers`), c a constant and Q an
+isometry (zero-padding of the sizes and of the channels), so it is averaged exactly when its steps are; see
 `certificate`. `DnCNN` is the unconstrained baseline: nothing is proven about it.
 """
 
@@ -26,7 +26,7 @@ from .layers import (
     EulerStep,
     HuberMixture,
     dct_colour_frame,
-    grid_offset,
+    grid_offsets,
     reach_of_convolutions,
 )
 
@@ -63,13 +63,10 @@ class EulerArchitecture:
             or (self.group > 1 and self.activation != "huber")
             or not isinstance(self.staggered, bool)
             or not isinstance(self.centre, int | float)
+            or isinstance(self.centre, bool)
             or not 0 <= self.centre <= 1
         ):
             raise ValueError(f"no such architecture: {self}")
-
-    def grid_offsets(self, scales: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Offsets of the grids of steps at these scales: those of one scale take turns if they are staggered."""
-        return [grid_offset(s, scales[:i].count(s)) if self.staggered else (0, 0) for i, s in enumerate(scales)]
 
 
 @dataclass(frozen=True)
@@ -197,7 +194,7 @@ class EulerNetwork(Denoiser):
         a = architecture
         self.steps = nn.ModuleList(
             EulerStep(a.width, a.filters, a.kernel_size, scale, self._activation(), offset)
-            for scale, offset in zip(a.scales, a.grid_offsets(a.scales), strict=True)
+            for scale, offset in zip(a.scales, grid_offsets(a.scales, a.staggered), strict=True)
         )
 
     def _activation(self) -> HuberMixture | BiasedReLU:
@@ -321,7 +318,7 @@ class Ensemble(Denoiser):
         self.denoisers = nn.ModuleList(denoisers)
         first = denoisers[0]
         self.image_channels, self.multiple, self.architecture = first.image_channels, first.multiple, first.architecture
-        self.takes_reference = first.takes_reference
+        self.centre, self.takes_reference = first.centre, first.takes_reference
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise `x` of shape (B, C, H, W), eight calls of the network."""

@@ -10,6 +10,7 @@ noise level σ and fixed fields of thresholds over positions and filters are par
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -109,6 +110,11 @@ def grid_offset(scale: int, turn: int) -> tuple[int, int]:
     )[turn % 4]
 
 
+def grid_offsets(scales: Sequence[int], staggered: bool) -> list[tuple[int, int]]:
+    """Offsets of the grids of a network's steps: those of one scale take turns if they are staggered."""
+    return [grid_offset(s, scales[:i].count(s)) if staggered else (0, 0) for i, s in enumerate(scales)]
+
+
 class _ClipToField(torch.autograd.Function):
     """(t, m) ↦ clip(t, −eᵐ, eᵐ), with a derivative in a few passes: outside the interval ∂/∂m is the output."""
 
@@ -163,7 +169,7 @@ Activation = BiasedReLU | HuberMixture | HuberField
 
 
 class EulerStep(nn.Module):
-    """φ(x) = x − τ Uᵀ Aᵀ S(A U x; p), U the zero-padding by `offset` and the pixel-unshuffle by `scale` (isometries).
+    """φ(x) = x − τ Uᵀ Aᵀ S(A U x; p), U a zero-padding and the pixel-unshuffle by `scale`: isometries.
 
     Attributes
     ----------
@@ -172,7 +178,8 @@ class EulerStep(nn.Module):
     step : Tensor, scalar
         τ. The step is averaged with constant τ‖A‖²/2 if that is below 1; see `certificate`.
     activation : S, one of this file; p is what it depends on besides its input.
-    offset : rows and columns by which the grid of U begins before the image, each in [0, scale).
+    offset : rows and columns by which the grid of U begins before the image, each in [0, scale); its last cell ends
+        behind the image then.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Data-parallel training: one process per worker, gradients averaged by DistributedDataParallel.
 
 Every worker draws the whole batch of all workers from the same generator and takes its own part, so training with n
-workers is training in one process with the n-fold batch, to rounding.
+workers is training in one process with the n-fold batch, to the rounding of bfloat16, in which the optimiser works.
 """
 
 from __future__ import annotations

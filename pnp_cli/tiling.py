@@ -69,6 +69,7 @@ class Tiled(Denoiser):
         self.denoiser, self.side, self.halo = denoiser, side, halo
         self.multiple, self.image_channels = denoiser.multiple, denoiser.image_channels
         self.architecture, self.takes_reference = denoiser.architecture, denoiser.takes_reference
+        self.centre = denoiser.centre
 
     @classmethod
     def of(cls, network: Denoiser, side: int) -> Tiled:

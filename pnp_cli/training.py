@@ -5,7 +5,7 @@ the norm, and its τ is 2·sigmoid(raw) < 2. The estimate is a lower bound, so `
 bound of `certificate` and shortens τ where needed. After the start all randomness comes from one generator of
 the device, and all state is in the checkpoint, so on the CPU a resumed run repeats an uninterrupted one bit for bit
 (same machine and threads; with a time budget the learning rate follows the clock and runs differ). On CUDA the order
-of some sums is not fixed, so runs agree to rounding only; workers of one run need GPUs of one model.
+of some sums is not fixed, so runs agree to rounding only; workers of one run need processors of one model.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .parallel import Workers
 from .presets import Architecture, architecture_from_dict, architecture_to_dict, build
 from .weights import parse
 
-CHECKPOINT_KIND = "pnp-training-checkpoint"
+CHECKPOINT_KIND = "pnp-training-checkpoint-2"
 
 ALPHA_LIMIT = 0.95
 """Largest averaged constant of a layer that `export` lets through; τ is shortened to it."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pnp_cli import Ensemble, Trainer, TrainingConfig, UsageError, certify, weights
-from pnp_cli.conditioned import ConditionedArchitecture, ConditionedNetwork, SelfReferenced
+from pnp_cli.conditioned import ConditionedArchitecture, ConditionedNetwork, SelfReferenced, on_grid
 from pnp_cli.denoisers import EulerArchitecture, EulerNetwork
-from pnp_cli.layers import HuberField
+from pnp_cli.layers import BiasedReLU, EulerStep, HuberField
 from pnp_cli.presets import build
 from pnp_cli.training import export
 
@@ -44,6 +44,19 @@ def test_the_reference_matters_and_stays(network: ConditionedNetwork) -> None:
     assert not torch.allclose(network.condition(second, 0.1)(x, 0.1), before, atol=1e-4)
     with pytest.raises(ValueError, match="conditioned on"):
         operator(torch.rand(1, 3, 16, 24), 0.1)
+
+
+@pytest.mark.parametrize("offset", [(1, 3), (2, 0), (0, 2), (0, 0)])
+def test_fields_are_interpolated_for_an_offset_grid(offset: tuple[int, int]) -> None:
+    """A cell that begins so many pixels earlier sees so much of the cell before; the outermost ones see themselves."""
+    step = EulerStep(3, 2, 3, 4, BiasedReLU(2), offset)
+    rows, columns = torch.arange(5.0)[:, None], torch.arange(7.0)
+    ramps = torch.stack([rows.expand(5, 7), columns.expand(5, 7)])[None]
+    shifted = on_grid(ramps, step)
+    assert shifted.shape[2:] == step.analyse(torch.zeros(1, 3, 20, 28)).shape[2:]
+    for ramp, length, o in ((shifted[0, 0, :, 0], 5, offset[0]), (shifted[0, 1, 0], 7, offset[1])):
+        cells = torch.arange(length + (o > 0)).float()
+        torch.testing.assert_close(ramp, (cells - o / 4).clamp(0, length - 1))
 
 
 def test_self_reference_freezes_at_the_first_call(network: ConditionedNetwork) -> None:

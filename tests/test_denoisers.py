@@ -136,6 +136,7 @@ PLAIN = {"family": "euler", "scales": [2], "filters": 4, "activation": "huber"}
         {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "image_channels": 2},
         {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "staggered": 2},
         {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "centre": "a"},
+        {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "centre": True},
         {"family": "euler", "scales": [1], "filters": 4, "activation": "huber", "centre": float("nan")},
         {"family": "dncnn", "depth": 0},
         {"family": "conditioned", "plain": {}, "scales": [2], "filters": 4, "maps": 2, "guide_widths": [4, 4, 4]},

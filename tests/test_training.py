@@ -115,20 +115,22 @@ def test_a_training_starts_from_trained_weights(pictures: list[Tensor]) -> None:
         Trainer(RELU, pictures, CONFIG, start=trained)
 
 
-def test_crops_in_grey_are_what_the_network_sees_of_grey_images(pictures: list[Tensor]) -> None:
+@pytest.mark.parametrize("centre", [0.0, 0.5])
+def test_crops_in_grey_are_what_the_network_sees_of_grey_images(centre: float) -> None:
     """Along the grey axis alone, and with the noise that an orthonormal embedding leaves of white noise."""
     noise = 0.2
     config = TrainingConfig(sigma=(noise, noise), steps=1, batch=200, crop=16, grey=0.5)
-    trainer = Trainer(HUBER, [torch.full((3, 20, 31), 128, dtype=torch.uint8)], config)
+    architecture = EulerArchitecture((2, 1), 12, "huber", centre=centre)
+    trainer = Trainer(architecture, [torch.full((3, 20, 31), 200, dtype=torch.uint8)], config)
     seen: list[Tensor] = []
     trainer.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     parameters_after(trainer)
     (batch,) = seen
     grey = (batch - batch.mean(1, keepdim=True)).flatten(1).abs().amax(1) < 1e-6
     assert 60 < grey.sum() < 140
-    along = batch.sum(1) / 3**0.5
-    assert float(along[grey].mean()) == pytest.approx(128 / 255, abs=0.01)
-    assert float(along[~grey].mean()) == pytest.approx(3**0.5 * 128 / 255, abs=0.01)
+    along = (batch - centre).sum(1) / 3**0.5
+    assert float(along[grey].mean()) == pytest.approx(200 / 255 - centre, abs=0.01)
+    assert float(along[~grey].mean()) == pytest.approx(3**0.5 * (200 / 255 - centre), abs=0.01)
     assert float(along[grey].std()) == pytest.approx(noise, rel=0.03)
 
 
@@ -161,6 +163,30 @@ def test_checkpoints_of_something_else(tmp_path: Path, pictures: list[Tensor]) -
         trainer.load(tmp_path / "bad")
     with pytest.raises(InputError, match="absent"):
         trainer.load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("optimiser.muon.0.momentum_buffer", lambda value: None),
+        ("optimiser.adam.1.exp_avg", lambda value: value[..., :1]),
+        ("optimiser.sgd.0.momentum_buffer", lambda value: torch.zeros(1)),
+    ],
+)
+def test_a_checkpoint_with_a_damaged_optimiser(  # type: ignore[no-untyped-def]
+    tmp_path: Path, pictures: list[Tensor], name: str, change
+) -> None:
+    """Refused, and not resumed without its momentum."""
+    trainer = Trainer(HUBER, pictures, CONFIG)
+    next(trainer.run())
+    trainer.save(tmp_path / "c")
+    header, tensors = read_checkpoint(tmp_path / "c")
+    value = change(tensors.pop(name, None))
+    if value is not None:
+        tensors[name] = value.contiguous()
+    (tmp_path / "c").write_bytes(save(tensors, metadata=header))
+    with pytest.raises(WeightsError, match="damaged"):
+        Trainer(HUBER, pictures, CONFIG).load(tmp_path / "c")
 
 
 def test_a_checkpoint_of_another_device(tmp_path: Path, pictures: list[Tensor]) -> None:
@@ -229,7 +255,7 @@ from pnp_cli.parallel import joined
 rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 images = torch.load(sys.argv[1])
 with joined(rank, count, torch.device("cpu")) as workers:
-    config = TrainingConfig(steps=12, batch=2, crop=16)
+    config = TrainingConfig(steps=12, batch=2, crop=16, learning_rate=1e-3)
     trainer = Trainer(EulerArchitecture((2, 1), 12, "huber"), images, config, workers=workers)
     for _ in trainer.run():
         pass
@@ -252,9 +278,9 @@ def test_two_workers_are_one_with_the_doubled_batch(tmp_path: Path, pictures: li
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert run.returncode == 0, run.stderr
-    alone = Trainer(HUBER, pictures, TrainingConfig(steps=12, batch=4, crop=16))
+    alone = Trainer(HUBER, pictures, TrainingConfig(steps=12, batch=4, crop=16, learning_rate=1e-3))
     parameters_after(alone)
-    both = Trainer(HUBER, pictures, TrainingConfig(steps=12, batch=2, crop=16))
+    both = Trainer(HUBER, pictures, TrainingConfig(steps=12, batch=2, crop=16, learning_rate=1e-3))
     both.load(tmp_path / "two")
     assert both.step == 12
     for name, value in alone.network.state_dict().items():
