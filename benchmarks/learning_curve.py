@@ -22,15 +22,16 @@ def main() -> None:
     for log in arguments.logs:
         name = log.name.removesuffix(".log.jsonl")
         records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        grid[0][0].plot([r["step"] for r in records], [r["loss"] for r in records], label=name, linewidth=0.8)
+        steps, losses = zip(*((r["step"] / 1000, r["loss"]) for r in records), strict=True)
+        grid[0][0].semilogy(steps, losses, label=name, linewidth=0.8)
         scored = [r for r in records if "psnr" in r]
         for axes, sigma in zip(grid[0][1:], scored[-1]["psnr"] if scored else [], strict=False):
-            axes.plot([r["step"] for r in scored], [r["psnr"][sigma] for r in scored], marker=".", label=name)
+            axes.plot([r["step"] / 1000 for r in scored], [r["psnr"][sigma] for r in scored], marker=".", label=name)
             axes.set_title(f"PSNR (dB), σ = {sigma}", fontsize=8)
     grid[0][0].set_title("loss", fontsize=8)
     for axes in grid[0]:
-        axes.tick_params(labelsize=6)
-        axes.set_xlabel("step", fontsize=7)
+        axes.tick_params(which="both", labelsize=6)
+        axes.set_xlabel("thousand steps", fontsize=7)
     grid[0][0].legend(fontsize=6)
     save_figure(plt, canvas, arguments.output)
 
