@@ -1,5 +1,5 @@
 """Commands that print the figures of the README and of the model cards, run as the `pnp` command runs."""
 
-from pnp_cli.allocation import keep_freed_memory
+from pnp_cli.allocation import tune_allocation
 
-keep_freed_memory()
+tune_allocation()

@@ -84,10 +84,10 @@ def test_freed_memory_is_used_again() -> None:
     """Otherwise a call of this network on an image of this size takes 50,000 new pages, every time."""
     script = """
         import resource
+        from pnp_cli.allocation import tune_allocation
+        tune_allocation()
         import torch
-        from pnp_cli.allocation import keep_freed_memory
         from pnp_cli.presets import PRESETS, build
-        keep_freed_memory()
         network, x, pages = build(PRESETS["huber"]), torch.rand(1, 3, 400, 400), []
         with torch.inference_mode():
             for _ in range(8):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..allocation import keep_freed_memory
+from ..allocation import tune_allocation
 from ..errors import PnpError
 from . import blur, certify, deblur, denoise, ista, kernel, psnr, train
 from .batch import exit_code
@@ -64,7 +64,7 @@ def _root(
 
 def main() -> None:
     """Entry point of the `pnp` command."""
-    keep_freed_memory()
+    tune_allocation()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters is no reason to fail
