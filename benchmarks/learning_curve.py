@@ -22,8 +22,8 @@ def main() -> None:
     for log in arguments.logs:
         name = log.name.removesuffix(".log.jsonl")
         records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        steps, losses = zip(*((r["step"] / 1000, r["loss"]) for r in records), strict=True)
-        grid[0][0].semilogy(steps, losses, label=name, linewidth=0.8)
+        steps = [r["step"] / 1000 for r in records]
+        grid[0][0].semilogy(steps, [r["loss"] for r in records], label=name, linewidth=0.8)
         scored = [r for r in records if "psnr" in r]
         for axes, sigma in zip(grid[0][1:], scored[-1]["psnr"] if scored else [], strict=False):
             axes.plot([r["step"] / 1000 for r in scored], [r["psnr"][sigma] for r in scored], marker=".", label=name)

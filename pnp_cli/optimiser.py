@@ -33,11 +33,6 @@ class Optimiser:
             "adam": torch.optim.Adam(self._others),
         }
 
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for parameter in (*self._convolutions, *self._others):
-            parameter.grad = None
-
     def step(self, rate: float) -> None:
         """Move all parameters by their gradients."""
         for convolution, matrix in zip(self._convolutions, self._matrices, strict=True):

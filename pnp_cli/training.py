@@ -283,7 +283,7 @@ class Trainer:
         # The squared error grows with σ; the weight makes every noise level count about equally.
         error = (restored.float() - clean).square().mean((1, 2, 3))
         loss = (error / (sigma + 2 / 255)).mean()
-        self.optimiser.zero_grad()
+        self.network.zero_grad()
         torch.autograd.backward(loss)
         self._clip_gradient()
         self.optimiser.step(rate)
@@ -352,8 +352,10 @@ class Trainer:
             raise WeightsError(f"{path}: the checkpoint is damaged; start the training anew") from error
         if made_for != self.architecture:
             raise WeightsError(f"{path}: the checkpoint is of another architecture; use the preset it was made with")
-        network = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
-        optimiser = {k.removeprefix("optimiser."): v for k, v in tensors.items() if k.startswith("optimiser.")}
+        network, optimiser = (
+            {k.removeprefix(owner): v for k, v in tensors.items() if k.startswith(owner)}
+            for owner in ("network.", "optimiser.")
+        )
         try:
             self.network.load_state_dict(network)
             self.optimiser.load_state(optimiser)

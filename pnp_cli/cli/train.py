@@ -165,7 +165,7 @@ def train_denoiser(
         time_budget=60 * time_budget if time_budget else None,
         batch=batch,
         crop=crop,
-        learning_rate=learning_rate or (0.02 if conditioned or preset == "dncnn" else 0.06),
+        learning_rate=learning_rate or (0.02 if conditioned or preset == "dncnn" else TrainingConfig.learning_rate),
         grey=grey,
         seed=seed,
     )
