@@ -23,9 +23,9 @@ def estimate_noise(pixels: npt.NDArray[np.float32]) -> float:
     """Standard deviation of white noise in an image (H, W, C), [0, 1] scale: mean over the channels that vary.
 
     The colours of a scene vary together, so small patches of a colour image fill a part of their space only, and the
-    noise is what fills the rest: see `_noise_floor`. Where that rest is not white (after JPEG compression or
-    demosaicing), or the noise is near that of rounding, and in grey images, it is taken from the flattest blocks, and
-    fine texture that is everywhere counts as noise.
+    noise is what fills the rest: see `_noise_floor`. The patches of a plane do so where there is little texture: see
+    `_weak_texture_floor`. Where that rest is not white (after JPEG compression or demosaicing), or the noise is near
+    that of rounding, it is taken from the flattest blocks, and fine texture that is everywhere counts as noise.
     """
     planes = np.moveaxis(pixels, 2, 0)
     varying = [plane for plane in planes if np.ptp(plane) > 0]
@@ -35,7 +35,12 @@ def estimate_noise(pixels: npt.NDArray[np.float32]) -> float:
         level, flatness = _noise_floor(pixels)
         if level >= LEAST_FLOOR and flatness >= LEAST_FLATNESS:
             return level
-    return sum(_flattest_blocks(plane) for plane in varying) / len(varying)
+    return sum(_level_of_plane(plane) for plane in varying) / len(varying)
+
+
+def _level_of_plane(plane: npt.NDArray[np.float32]) -> float:
+    level, flatness = _weak_texture_floor(plane)
+    return level if flatness >= LEAST_FLATNESS_OF_WEAK else _flattest_blocks(plane)
 
 
 PATCH, MOST_PATCHES = 5, 50_000
@@ -59,12 +64,74 @@ def _noise_floor(pixels: npt.NDArray[np.float32]) -> tuple[float, float]:
     patches = windows[::step, ::step].reshape(-1, 3 * PATCH**2).astype(np.float64)
     if len(patches) < 20 * patches.shape[1]:
         return 0.0, 0.0
-    eigenvalues = np.linalg.eigvalsh(np.cov(patches, rowvar=False)).clip(min=0)
+    eigenvalues = _eigenvalues(patches)
     count = len(eigenvalues)
     while eigenvalues[:count].mean() > np.median(eigenvalues[:count]):
         count -= 1
     floor = float(eigenvalues[:count].mean())
     return math.sqrt(floor), math.sqrt(eigenvalues[0] / floor) if floor else 0.0
+
+
+def _eigenvalues(patches: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Of the covariance of patches (N, D), ascending."""
+    return np.linalg.eigvalsh(np.cov(patches, rowvar=False)).clip(min=0)
+
+
+GREY_PATCH, MOST_GREY_PATCHES = 7, 200_000
+FEWEST_WEAK = 60
+"""Least number of patches with little texture, times their number of pixels: fewer would bias the eigenvalue."""
+
+CONFIDENCE = 1 - 1e-6
+"""Share of the patches of nothing but noise that pass for such."""
+
+LEAST_FLATNESS_OF_WEAK = 0.5
+"""White noise of a level of 5/255 and more has 0.7 and more, and what JPEG has left of noise or texture 0.2 to 0.45."""
+
+
+def _weak_texture_floor(plane: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Level of the noise in a plane (H, W), and the deviation of the patches in that direction over the median one.
+
+    The smallest eigenvalue of the covariance of those patches whose differences are no larger than the noise explains,
+    found in turns with its level (Liu, Tanaka & Okutomi 2013). Of n patches of noise alone it would be too small by
+    the factor (1 − √(d/n))², d their number of pixels (Marchenko & Pastur 1967); texture makes up for about half of
+    that in photographs, and for all of it where the least number of patches is taken. Patches with black or white in
+    them are left out if there are enough others. 0 for images of too few patches.
+    """
+    from scipy.stats import gamma
+
+    if min(plane.shape) < GREY_PATCH:
+        return 0.0, 0.0
+    windows = np.lib.stride_tricks.sliding_window_view(plane, (GREY_PATCH, GREY_PATCH))
+    step = math.ceil(math.sqrt(windows.shape[0] * windows.shape[1] / MOST_GREY_PATCHES))
+    patches = windows[::step, ::step].reshape(-1, GREY_PATCH**2).astype(np.float64)
+    free = ((patches != 0) & (patches != 1)).all(axis=1)
+    fewest = FEWEST_WEAK * patches.shape[1]
+    patches = patches[free] if free.sum() > fewest else patches
+    if len(patches) <= fewest:
+        return 0.0, 0.0
+    texture = np.square(patches @ DIFFERENCES.T).sum(axis=1)
+    least = np.partition(texture, fewest)[fewest]
+    # Of noise of variance 1 the texture is about gamma-distributed, with these moments.
+    form = DIFFERENCES.T @ DIFFERENCES
+    mean, variance = np.trace(form), 2 * np.square(form).sum()
+    largest = gamma.ppf(CONFIDENCE, mean**2 / variance, scale=variance / mean)
+    eigenvalues = _eigenvalues(patches)
+    for _ in range(4):
+        weak = texture <= max(eigenvalues[0] * largest, least)
+        eigenvalues = _eigenvalues(patches[weak])
+    level, median = math.sqrt(eigenvalues[0]), math.sqrt(np.median(eigenvalues))
+    if weak.sum() > fewest + 1:
+        level /= 1 - math.sqrt(patches.shape[1] / weak.sum()) / 2
+    return level, level / median if median else 0.0
+
+
+def _differences(side: int) -> npt.NDArray[np.float64]:
+    """Central differences along the rows and along the columns of a patch as one matrix (2·side·(side − 2), side²)."""
+    line = (np.eye(side)[2:] - np.eye(side)[:-2]) / 2
+    return np.concatenate([np.kron(np.eye(side), line), np.kron(line, np.eye(side))])
+
+
+DIFFERENCES = _differences(GREY_PATCH)
 
 
 BLOCK = 16

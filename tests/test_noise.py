@@ -33,12 +33,13 @@ def test_texture_in_colour_is_no_noise(level: float) -> None:
 
 
 def test_noise_in_grey_and_after_compression(tmp_path: Path) -> None:
-    """Within 15 % where flat parts tell; a JPEG file that has lost its noise in colour alone is not taken as clean."""
+    """Within 8 %, also of pictures full of texture; a JPEG file that has lost its noise in colour is not clean."""
     rng = np.random.default_rng(0)
-    camera = data.camera()[..., None] / 255
-    for level in (5.0, 15.0, 40.0):
-        noisy = (camera + rng.normal(0, level / 255, camera.shape)).clip(0, 1)
-        assert 255 * estimate_noise(noisy) == pytest.approx(level, rel=0.15)
+    for picture in (data.camera(), data.coins(), data.brick(), data.gravel()):
+        for level in (5.0, 15.0, 40.0):
+            noisy = (picture[..., None] + rng.normal(0, level, (*picture.shape, 1))) / 255
+            noisy = noisy if level == 40 else noisy.clip(0, 1)  # black and white do not hold the whole noise
+            assert 255 * estimate_noise(noisy) == pytest.approx(level, rel=0.08)
     photo = (data.astronaut() + rng.normal(0, 15, data.astronaut().shape)).clip(0, 255).astype(np.uint8)
     Pillow.fromarray(photo).save(tmp_path / "noisy.jpg", quality=90, subsampling=2)
     assert 255 * estimate_noise(read_image(tmp_path / "noisy.jpg").pixels) > 5
