@@ -25,6 +25,11 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
+    if device is not None and device.type == "mps":
+        raise UsageError(
+            f"device '{name}' is not supported: Apple GPUs lack the double precision that the checks of a run need; "
+            "use --device cpu"
+        )
     if device is None or device.type not in ("cpu", "cuda"):
         raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda":

@@ -61,7 +61,7 @@ class Settings:
     ridge: float = 0.0
     box: bool = True
     continuation: int = 20
-    refresh: int = 4
+    refresh: int = 8
     acceleration: str = "anderson"
     tol: float = 1e-4
     max_iter: int = 200

@@ -470,6 +470,7 @@ def test_bad_images(pnp: Run, tmp_path: Path, photo_file: Path, command: str, ma
         (("--disk", 1, "--weights", "corrupt.safetensors"), 1, "corrupt.safetensors"),
         (("--disk", 1, "--weights", "foreign.safetensors"), 1, "foreign.safetensors"),
         (("--disk", 1, "--device", "tpu"), 2, "tpu"),
+        (("--disk", 1, "--device", "mps"), 2, "double precision"),
         (("--disk", 1, "--reference", "absent.png"), 1, "absent.png"),
         (("--disk", 1, "--on-exists", "maybe"), 2, "--on-exists"),
         (("--disk", 1, "--format", "gif"), 2, "gif"),
