@@ -68,8 +68,8 @@ class Anderson:
         """T x plus the cut extrapolation."""
         self._k += 1
         self._scale = self._scale or float(x.norm())
-        self._images = [*self._images[-self.memory :], image]
-        self._residuals = [*self._residuals[-self.memory :], image - x]
+        self._images = [*self._images, image][-self.memory - 1 :]
+        self._residuals = [*self._residuals, image - x][-self.memory - 1 :]
         self.deviation = 0.0
         if len(self._images) == 1:
             return image

@@ -42,6 +42,9 @@ def write_bytes(path: str | Path, data: bytes, overwrite: bool = True) -> None:
     path = Path(path)
     temporary: str | None = None
     try:
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise InputError(f"{path}: cannot be written, it is {kind}; choose another name, or - for standard output")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=".part", dir=path.parent)
         with os.fdopen(handle, "wb") as stream:

@@ -102,10 +102,9 @@ class Image:
         """The same pixels to be stored with another depth, if given, or without metadata."""
         return replace(self, depth=depth or self.depth, metadata=Metadata() if strip else self.metadata)
 
-    def with_pixels(self, pixels: npt.ArrayLike, depth: Depth | None = None) -> Image:
-        """The same image with other pixels (H, W, C), and another depth if given."""
-        array = np.asarray(pixels, dtype=np.float32)
-        return replace(self, pixels=array, depth=depth or self.depth)
+    def with_pixels(self, pixels: npt.ArrayLike) -> Image:
+        """The same image with other pixels (H, W, C)."""
+        return replace(self, pixels=np.asarray(pixels, dtype=np.float32))
 
 
 # ---------------------------------------------------------------------------------------- reading
@@ -455,8 +454,8 @@ def _encode_pillow(samples: npt.NDArray[Any], file_format: str, metadata: Metada
     return buffer.getvalue()
 
 
-def write_image(image: Image, path: str | Path, file_format: str | None = None) -> None:
-    """Write `image` to `path`: whole, or not at all.
+def write_image(image: Image, path: str | Path) -> None:
+    """Write `image` to `path`, in the format of its suffix: whole, or not at all.
 
     Raises
     ------
@@ -464,7 +463,7 @@ def write_image(image: Image, path: str | Path, file_format: str | None = None) 
         If the format cannot hold the image or the file cannot be written.
     """
     path = Path(path)
-    write_bytes(path, encode_image(image, file_format or format_of(path), str(path)))
+    write_bytes(path, encode_image(image, format_of(path), str(path)))
 
 
 def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:

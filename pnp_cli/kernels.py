@@ -49,7 +49,7 @@ def motion(length: float, angle: float) -> Kernel:
     UsageError
         If the length is not in (0, 4096] or the angle is not finite.
     """
-    _check_extent(length, "a motion blur needs a length", length)
+    _check_extent(length, "a motion blur needs a length", 1)
     if not math.isfinite(angle):
         raise UsageError(f"a motion blur needs a finite angle, not {angle:g}")
     theta = math.radians(angle)
@@ -153,7 +153,7 @@ def gaussian(sigma: float) -> Kernel:
     """
     from scipy.special import ndtr
 
-    _check_extent(sigma, "a Gaussian blur needs a standard deviation", 8 * sigma)
+    _check_extent(sigma, "a Gaussian blur needs a standard deviation", 8)
     radius = max(1, math.ceil(4 * sigma))
     edges = np.arange(-radius, radius + 2) - 0.5
     line = np.diff(ndtr(edges / sigma))
@@ -169,9 +169,11 @@ def disk(radius: float) -> Kernel:
     UsageError
         If the radius is not in (0, 2048].
     """
-    _check_extent(radius, "a disk blur needs a radius", 2 * radius)
+    _check_extent(radius, "a disk blur needs a radius", 2)
     samples = 64  # midpoints per pixel across; exact along
     reach = math.floor(radius + 0.5)
+    if not reach:
+        return np.ones((1, 1))
     centre = np.arange(-reach, reach + 1)
     x = centre[:, None] + (np.arange(samples) + 0.5) / samples - 0.5
     chord = np.sqrt(np.clip(radius**2 - x**2, 0, None))  # half the height of the disk at x
@@ -181,10 +183,10 @@ def disk(radius: float) -> Kernel:
     return kernel / kernel.sum()
 
 
-def _check_extent(value: float, sentence: str, extent: float) -> None:
-    if not (value > 0 and extent <= MAX_EXTENT):
-        largest = MAX_EXTENT * value / extent if value > 0 and math.isfinite(value) else MAX_EXTENT
-        raise UsageError(f"{sentence} above 0 and at most {largest:.0f} pixels, not {value:g}")
+def _check_extent(value: float, sentence: str, share: float) -> None:
+    """Refuse a value that makes a kernel of `share` times it, in pixels, longer than any may be."""
+    if not 0 < value <= MAX_EXTENT / share:
+        raise UsageError(f"{sentence} above 0 and at most {MAX_EXTENT / share:.0f} pixels, not {value:g}")
 
 
 # ------------------------------------------------------------------------------------------ from files

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 282, 283, 296
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
+PIXELS_ACROSS, PIXELS_DOWN = 0xA002, 0xA003
 
 TEXT_TAGS = {270, 271, 272, 305, 306, 315, 33432}
 """Tags of a TIFF that describe the picture and not the layout of its file: description, camera, software, date,
@@ -29,6 +32,11 @@ LAYOUT_TAGS |= {*range(529, 533), 34675}
 
 KEPT_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"tEXt", b"zTXt", b"iTXt")
 """Chunks of a PNG that go as they are into another: how its colours are meant, and texts."""
+
+EXIF_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0")
+XMP_TEXT = b"XML:com.adobe.xmp\0"
+LONGEST_TEXT = 2**20
+"""Bytes of a text that is decompressed; Pillow reads no longer ones."""
 
 PLACEHOLDER = 0xFFFFFF00
 """Value of the entry before that of a directory; tifffile does not write entries of directories itself."""
@@ -108,8 +116,10 @@ def split(exif: Exif, icc_profile: bytes, dpi: tuple[float, float] | None, *, ti
         dpi = (float(dpi[0]), float(dpi[1]))
         if not all(0 < value < 1e6 for value in dpi):
             dpi = None
-    if orientation in range(5, 9) and X_RESOLUTION in exif and Y_RESOLUTION in exif:
-        exif[X_RESOLUTION], exif[Y_RESOLUTION] = exif[Y_RESOLUTION], exif[X_RESOLUTION]
+    if orientation in range(5, 9):
+        _swap(exif, X_RESOLUTION, Y_RESOLUTION)
+        if isinstance(exif.get(EXIF_IFD), dict):
+            _swap(exif[EXIF_IFD], PIXELS_ACROSS, PIXELS_DOWN)
     try:
         kept = exif.tobytes() if len(exif) else b""
     except Exception:  # entries that cannot be written again
@@ -119,6 +129,11 @@ def split(exif: Exif, icc_profile: bytes, dpi: tuple[float, float] | None, *, ti
     if orientation >= 5 and dpi is not None:
         dpi = dpi[::-1]
     return Metadata(kept, icc_profile, dpi), orientation
+
+
+def _swap(entries: Any, one: int, other: int) -> None:
+    if one in entries and other in entries:
+        entries[one], entries[other] = entries[other], entries[one]
 
 
 class _Text(str):
@@ -168,17 +183,44 @@ def apply_orientation(array: npt.NDArray[Any], orientation: int) -> npt.NDArray[
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kinds and bytes (with length and checksum) of the chunks of a PNG file."""
+    """Kinds and bytes (with length and checksum) of the undamaged chunks of a PNG file before its end."""
     position = 8
-    while position + 8 <= len(data):
+    while position + 12 <= len(data):
         (length,) = struct.unpack(">I", data[position : position + 4])
-        yield data[position + 4 : position + 8], data[position : position + length + 12]
+        chunk = data[position : position + length + 12]
+        kind, content, checksum = chunk[4:8], chunk[4:-4], chunk[-4:]
+        if kind == b"IEND":
+            return
+        if len(chunk) == length + 12 and checksum == struct.pack(">I", zlib.crc32(content)):
+            yield kind, chunk
         position += length + 12
 
 
 def own_png_chunks(data: bytes) -> bytes:
-    """The chunks of a PNG file that another can hold as they are."""
-    return b"".join(chunk for kind, chunk in png_chunks(data) if kind in KEPT_CHUNKS)
+    """The chunks of a PNG file that another can hold as they are, for an image that is shown upright.
+
+    Texts that hold EXIF data, as some programs write them, are left out: these become EXIF data proper.
+    """
+    return b"".join(
+        _upright_xmp(chunk)
+        for kind, chunk in png_chunks(data)
+        if kind in KEPT_CHUNKS and not chunk[8:].startswith(EXIF_TEXTS)
+    )
+
+
+def _upright_xmp(chunk: bytes) -> bytes:
+    """A chunk of a PNG; if it is XMP data, they say that the image is upright."""
+    if not chunk[8:].startswith(XMP_TEXT):
+        return chunk
+    try:
+        language, translated, text = chunk[8 + len(XMP_TEXT) + 2 : -4].split(b"\0", 2)
+        if chunk[8 + len(XMP_TEXT)]:  # compressed
+            text = zlib.decompressobj().decompress(text, LONGEST_TEXT)
+    except (ValueError, zlib.error):
+        return b""  # damaged
+    text = re.sub(rb"""(tiff:Orientation(?:=["']|>)\s*)[2-8]""", rb"\g<1>1", text)
+    content = b"iTXt" + XMP_TEXT + b"\0\0" + b"\0".join((language, translated, text))
+    return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
 
 
 def insert_in_png(data: bytes, chunks: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,9 @@ MIN_NOISE = 0.5 / 255
 """The rules that choose parameters treat less noise as this: rounding to 8 bits alone has 0.29/255."""
 
 
-def add_gaussian_noise(pixels: npt.NDArray[np.float32], sigma: float, seed: int) -> npt.NDArray[np.float32]:
+def add_gaussian_noise(
+    pixels: npt.NDArray[np.float32], sigma: float, seed: int | Sequence[int]
+) -> npt.NDArray[np.float32]:
     """Pixels (H, W, C) plus independent Gaussian noise of standard deviation `sigma` ([0, 1] scale)."""
     generator = np.random.default_rng(seed)
     return pixels + np.float32(sigma) * generator.standard_normal(pixels.shape, dtype=np.float32)

@@ -9,7 +9,7 @@ from .certificate import Certificate
 from .conditions import Guarantee
 from .operators import Blur
 from .plugandplay import Plan, Settings
-from .solvers import Solution
+from .solvers import Solution, Status
 from .sparse import SparseSolution
 
 EXPLAINED = (0.85, 1.05)
@@ -72,12 +72,19 @@ def solution_lines(solution: Solution, plan: Plan, discrepancy: float | None = N
     if warm and plan.guarantee.theorem != "none":
         lines.append(f"            the guarantee holds from iteration {warm + 1}, after {warm} warm iterations")
     if plan.references:
-        lines.append(f"            {plan.references} references, the last frozen at iteration {warm + 1}")
+        references = f"{plan.references} references, the last" if plan.references > 1 else "1 reference,"
+        lines.append(f"            {references} frozen at iteration {warm + 1}")
     statement = ACCELERATORS[settings.acceleration].statement
     if statement:
         lines.append(f"            {statement}")
     if solution.inexactness:
         lines.append(f"inexact     data steps by conjugate gradients, errors of sum {solution.inexactness:.2g} at most")
+    size = last.residual / last.relative if last.relative else 0.0
+    if solution.status is Status.ITERATION_LIMIT and last.error > settings.tol * size:
+        lines.append(
+            f"            single precision makes them exact to {last.error / size:.1e} of the image only, so more "
+            "iterations do not meet the tolerance: lower --envelope or raise --tol"
+        )
     if solution.residual_bound is not None:
         lines.append(f"residual    {last.residual:.4g} measured, a-priori bound {solution.residual_bound:.4g}")
     if solution.error_bound is not None:

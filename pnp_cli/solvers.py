@@ -50,6 +50,7 @@ class Solution:
     value : the last T x, (B, C, H, W).
     status : how it ended.
     records : one per iteration, the warm-up first; iterates that were taken back leave a gap in the numbers.
+    iterations : how many there were, the warm-up and those taken back included.
     violations : run-time checks that failed, one sentence each; empty in a healthy run.
     residual_bound : a-priori bound of the last residual, if there is one.
     error_bound : bound of ‖x − x*‖ for a contraction, else None.
@@ -59,15 +60,11 @@ class Solution:
     value: Tensor
     status: Status
     records: tuple[Record, ...]
+    iterations: int
     violations: tuple[str, ...] = ()
     residual_bound: float | None = None
     error_bound: float | None = None
     inexactness: float = 0.0
-
-    @property
-    def iterations(self) -> int:
-        """Number of iterations, the warm-up and those taken back included."""
-        return self.records[-1].iteration
 
     @property
     def converged(self) -> bool:
@@ -148,5 +145,12 @@ def fixed_point(
         error_bound = checks.error_bound(records[-1].residual, image, records[-1].error)
         bound = checks.a_priori_bound(image.numel(), sum(not r.warm for r in records), errors, deviations)
     return Solution(
-        image, status, tuple(records), tuple(checks.violations) if checks else (), bound, error_bound, errors
+        image,
+        status,
+        tuple(records),
+        k + 1,
+        tuple(checks.violations) if checks else (),
+        bound,
+        error_bound,
+        errors,
     )

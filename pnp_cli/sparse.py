@@ -217,6 +217,7 @@ def discrepancy_gamma(
     noise: float,
     step: float | None = None,
     *,
+    accelerated: bool = True,
     max_iter: int = 300,
 ) -> tuple[float, Tensor]:
     """γ whose minimiser x_γ has ‖Kx_γ − y‖ = √n·noise to 1 %: Morozov's discrepancy principle.
@@ -228,6 +229,7 @@ def discrepancy_gamma(
     Parameters
     ----------
     fidelity, transforms, step : see `SparseProblem`.
+    accelerated : see `ista`.
     noise : standard deviation of the noise, [0, 1] scale.
     max_iter : iteration limit of every problem.
 
@@ -246,7 +248,8 @@ def discrepancy_gamma(
     @cache
     def excess(log_gamma: float) -> float:
         nonlocal x
-        x = ista(SparseProblem(fidelity, transforms, math.exp(log_gamma), step), x, tol=0.01, max_iter=max_iter).value
+        problem = SparseProblem(fidelity, transforms, math.exp(log_gamma), step)
+        x = ista(problem, x, accelerated=accelerated, tol=0.01, max_iter=max_iter).value
         misfit = float((fidelity.operator.forward(x) - fidelity.y).norm())
         return math.log(max(misfit, sys.float_info.min) / target)
 

@@ -68,14 +68,16 @@ def locate(name: str | Path) -> Path:
 
 
 class Shelf:
-    """Weights by the kind of image: NAME for colour, and for grey images the shipped NAME-grey where there is one.
+    """Weights by the kind of image: NAME for colour, and for grey images NAME-grey beside it where there is one.
 
     The file called NAME is loaded at once, so that errors come early; the other when it is first needed.
     """
 
     def __init__(self, name: str | Path, device: torch.device | str = "cpu") -> None:
-        self.name, self.device = str(name), device
-        self._loaded = {self.name: load(name, device)}
+        self.device = device
+        self._loaded = {False: load(name, device)}
+        path = self._loaded[False].path
+        self._twin = path.with_name(f"{path.stem}-grey{path.suffix}")
 
     def get(self, channels: int) -> LoadedDenoiser:
         """The denoiser for images of `channels` channels.
@@ -85,12 +87,10 @@ class Shelf:
         InputError
             If its file is damaged.
         """
-        name = self.name
-        if channels == 1 and any((folder / f"{name}-grey.safetensors").is_file() for folder in shipped_folders()):
-            name += "-grey"
-        if name not in self._loaded:
-            self._loaded[name] = load(name, self.device)
-        return self._loaded[name]
+        grey = channels == 1 and self._twin.is_file()
+        if grey not in self._loaded:
+            self._loaded[grey] = load(self._twin, self.device)
+        return self._loaded[grey]
 
 
 def shipped_folders() -> list[Path]:
@@ -148,7 +148,7 @@ def load(
     Parameters
     ----------
     name : path of a .safetensors file, or the name of a shipped one.
-    device : where to put the network; a name is looked up by `devices.choose_device`.
+    device : where to put the network; see `devices.choose_device`.
     grid, lower : see `certificate.certify`.
 
     Raises
@@ -174,7 +174,7 @@ def load(
     certificate = certify(network, grid=grid, lower=lower)
     if not certificate.averaged and grid < SAVE_GRID:  # close to the limit: a finer grid may decide
         certificate = certify(network, grid=SAVE_GRID, lower=lower)
-    network.requires_grad_(False).eval().to(choose_device(device) if isinstance(device, str) else device)
+    network.requires_grad_(False).eval().to(choose_device(str(device)))
     return LoadedDenoiser(network, certificate, path.stem, path, hashlib.sha256(data).hexdigest(), training, rules)
 
 

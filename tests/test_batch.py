@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pnp_cli import read_image
+from pnp_cli import kernels, read_image
 from pnp_cli.cli.paths import FileOptions, Source, target_of
 from pnp_cli.images import Image, write_image
 
@@ -49,9 +49,29 @@ def test_templates(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) 
     assert names(out) == ["a-clean.png", "b-clean.tif", "c-clean.png", "d-clean.png", "e-clean.png"]
     result = pnp("denoise", folder / "a.png", "-o", "{parent}/again/{stem}.{ext}", *common(small_weights))
     assert (folder / "again/a.png").exists()
-    result = pnp("denoise", folder, "-o", "{name}.png", *common(small_weights))
+    named = f"{tmp_path}/named/{{name}}.png"
+    assert pnp("denoise", folder, "-o", named, *common(small_weights)).returncode == 0
+    assert "a.png.png" in names(tmp_path / "named")
+    result = pnp("denoise", folder, "-o", "{title}.png", *common(small_weights))
     assert result.returncode == 2
     assert "{stem}" in result.stderr.decode()
+
+
+def test_an_output_folder_above_the_inputs(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
+    """Only what lies in an output folder below the inputs is left out; and nothing to do is said."""
+    assert pnp("denoise", folder, "-o", f"{tmp_path}/", *common(small_weights)).returncode == 0
+    assert {"a.png", "b.tif"} <= {path.name for path in tmp_path.iterdir()}
+    (folder / "only").mkdir()
+    for picture in folder.glob("*.*"):
+        picture.rename(folder / "only" / picture.name)
+    result = pnp("denoise", folder, "-r", "-o", folder / "only", "--on-exists", "skip", *common(small_weights))
+    assert result.returncode == 0
+    sub = folder / "sub"
+    for picture in sub.rglob("*.*"):
+        picture.unlink()
+    result = pnp("denoise", folder, "-r", "-o", folder / "only", *common(small_weights))
+    assert result.returncode == 2
+    assert "nothing but" in result.stderr.decode()
 
 
 def test_collisions_are_found_before_any_work(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
@@ -94,6 +114,7 @@ def test_a_dry_run_of_denoise(pnp: Run, folder: Path, tmp_path: Path, small_weig
     assert (good["output"], good["target"]) == (None, str(tmp_path / "out/a.png"))
     assert not bad["ok"]
     assert not (tmp_path / "out").exists()
+    assert not manifest.exists()
     write_image(read_image(folder / "a.png"), tmp_path / "out/a.png")
     again = pnp("denoise", folder / "a.png", "--dry-run", "-o", tmp_path / "out", "-w", small_weights)
     assert again.returncode == 0
@@ -182,13 +203,19 @@ def test_manifest_reproduces(pnp: Run, folder: Path, tmp_path: Path, small_weigh
     records = []
     for run in ("one", "two"):
         manifest = tmp_path / f"{run}.json"
-        blur = ("--motion", 5, 20, "-o", tmp_path / run, "--manifest", manifest)
+        (tmp_path / "pnp.toml").write_text("tol = 0.5\n")
+        np.save(tmp_path / "k.npy", kernels.motion(5, 20))
+        blur = ("--kernel", tmp_path / "k.npy", "-o", tmp_path / run, "--manifest", manifest)
+        blur += ("--config", tmp_path / "pnp.toml")
         result = pnp("deblur", folder / "a.png", folder / "none.png", *blur, *common(small_weights))
         assert result.returncode == 1
         records.append(json.loads(manifest.read_text()))
     one, two = records
     assert one["versions"]["torch"]
     assert one["arguments"][0] == "deblur"
+    assert one["options"]["tol"] == 0.5
+    assert one["read"][str(tmp_path / "k.npy")] == hashlib.sha256((tmp_path / "k.npy").read_bytes()).hexdigest()
+    assert str(tmp_path / "pnp.toml") in one["read"]
     good, bad = one["files"]
     assert bad["ok"] is False
     assert "no such file" in bad["error"]
@@ -304,7 +331,10 @@ def test_the_files_of_a_killed_worker_are_done_by_another(
 
 def test_no_scheduler_is_one_sentence(pnp: Run, folder: Path, small_weights: Path) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
-    result = pnp("denoise", folder / "a.png", *common(small_weights), "--scheduler", address)
+    result = pnp(
+        "denoise", folder / "a.png", *common(small_weights), "--scheduler", address, "--manifest", folder / "run.json"
+    )
     assert result.returncode == 2
     assert "no Dask scheduler answers" in result.stderr.decode()
+    assert not (folder / "run.json").exists()
     assert "Traceback" not in result.stderr.decode()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,13 @@ def test_dry_run_and_strict(pnp: Run, photo_file: Path, small_weights: Path) -> 
     result = pnp("deblur", blurred, "-o", out, *KERNEL, "-w", small_weights, "--max-iter", 3, "--strict")
     assert result.returncode == 3
     assert "iteration limit" in result.stderr.decode()
+    assert not out.exists()
+    again = pnp(
+        *("deblur", blurred, "-o", out, *KERNEL, "-w", small_weights, "--max-iter", 3, "--strict", "--json"),
+        *("--on-exists", "skip"),
+    )
+    assert again.returncode == 3
+    assert "not converged" in json.loads(again.stdout)["error"]
 
 
 def test_denoise_repeat_is_nonincreasing(pnp: Run, photo_file: Path, small_weights: Path) -> None:
@@ -176,12 +185,17 @@ def test_grey_images_get_the_grey_weights(pnp: Run, photo: Image, tmp_path: Path
     write_image(photo, colour)
     result = pnp("denoise", grey, colour, "-o", f"{tmp_path}/out/", "-s", 10, "-w", "huber", "--json", "-q")
     assert [json.loads(line)["weights"] for line in result.stdout.splitlines()] == ["huber-grey", "huber"]
+    for name in ("own", "own-grey"):
+        weights.save(tmp_path / f"{name}.safetensors", small_network())
+    own = ("-o", f"{tmp_path}/out2/", "-s", 10, "-w", tmp_path / "own.safetensors", "--json", "-q")
+    result = pnp("denoise", grey, colour, *own)
+    assert [json.loads(line)["weights"] for line in result.stdout.splitlines()] == ["own-grey", "own"]
 
 
 def test_denoise_estimates_the_noise(pnp: Run, photo: Image, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    noisy = photo.with_pixels(photo.pixels + rng.normal(0, 20 / 255, photo.pixels.shape), "float32")
-    write_image(noisy, tmp_path / "noisy.tif")
+    noisy = photo.with_pixels(photo.pixels + rng.normal(0, 20 / 255, photo.pixels.shape))
+    write_image(replace(noisy, depth="float32"), tmp_path / "noisy.tif")
     result = pnp("denoise", tmp_path / "noisy.tif", "-o", tmp_path / "clean.tif", "--json")
     assert json.loads(result.stdout)["sigma"] == pytest.approx(20, rel=0.2)
     restored = read_image(tmp_path / "clean.tif")
@@ -251,6 +265,16 @@ def test_blur_does_not_clip_float_outputs(pnp: Run, tmp_path: Path) -> None:
     assert again.read_bytes() == (tmp_path / "noisy.npy").read_bytes()
 
 
+def test_blur_draws_the_noise_of_every_image_anew(pnp: Run, tmp_path: Path) -> None:
+    levels = (0.3, 0.7)
+    for i, level in enumerate(levels):
+        np.save(tmp_path / f"{i}.npy", np.full((40, 40), level, np.float32))
+    inputs = tmp_path / "0.npy", tmp_path / "1.npy"
+    assert pnp("blur", *inputs, "-o", f"{tmp_path}/out/", "--disk", 1, "--noise", 10).returncode == 0
+    a, b = (read_image(tmp_path / f"out/{i}.npy").pixels - level for i, level in enumerate(levels))
+    assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.1
+
+
 def test_psnr(installed: Run, photo: Image, photo_file: Path, tmp_path: Path) -> None:
     other = photo.with_pixels(np.clip(photo.pixels + 0.1, 0, 1))
     write_image(other, tmp_path / "other.tif")
@@ -292,6 +316,12 @@ def test_certify(installed: Run, small_weights: Path) -> None:
     table = installed("certify", small_weights).stdout.decode()
     assert "AVERAGED" in table
     assert "steps.2" in table
+    result = installed("certify", "absent", "dncnn", small_weights, "--json")
+    assert result.returncode == 1
+    absent, dncnn, small = (json.loads(line) for line in result.stdout.splitlines())
+    assert "absent" in absent["error"]
+    assert "not certified" in dncnn["error"]
+    assert small["ok"]
 
 
 # ------------------------------------------------------------------------------------- pipes and files
@@ -386,7 +416,11 @@ def test_a_large_envelope_keeps_the_checks_silent(pnp: Run, photo_file: Path, sm
     blurred = make_blurred(pnp, photo_file)
     common = ("deblur", blurred, *KERNEL, "-w", small_weights, "--envelope", 1e5, "--max-iter", 120, "--tol", 0)
     result = pnp(*common, "--json", "-o", photo_file.with_name("out.png"))
-    assert json.loads(result.stdout)["solution"]["violations"] == []
+    solution = json.loads(result.stdout)["solution"]
+    assert solution["violations"] == []
+    assert solution["iterations"] == 120
+    result = pnp(*common[:-1], 1e-4, "-o", photo_file.with_name("again.png"))
+    assert "single precision" in result.stderr.decode()
 
 
 def test_reference_of_another_size_is_refused_first(pnp: Run, photo: Image, photo_file: Path, tmp_path: Path) -> None:
@@ -498,6 +532,12 @@ def test_unwritable_outputs(pnp: Run, tmp_path: Path, photo_file: Path, small_we
         result = pnp("denoise", photo_file, "-o", out, "-w", small_weights, "-s", 10)
         assert result.returncode == 1
         assert str(out) in one_sentence(result)
+    os.mkfifo(tmp_path / "pipe")
+    to_pipe = ("-o", tmp_path / "pipe", "--format", "png", "--on-exists", "overwrite")
+    result = pnp("denoise", photo_file, *to_pipe, "-w", small_weights, "-s", 10)
+    assert result.returncode == 1
+    assert "no regular file" in one_sentence(result)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_wrong_usage_is_2(pnp: Run) -> None:
@@ -559,6 +599,7 @@ def test_interrupted_training_resumes_bit_for_bit(pnp: Run, tmp_path: Path, phot
         (("--preset", "unet"), 2, "unet"),
         (("--sigma", 5, 1), 2, "--sigma"),
         (("--crop", 18), 2, "--crop"),
+        (("--grey", 0.5, "--preset", "huber-grey"), 2, "--grey"),
         (("--crop", 4096), 1, "4096 pixels"),
         (("-o", "w.pth"), 2, ".safetensors"),
         (("--time-budget", -1), 2, "--time-budget"),

@@ -100,7 +100,7 @@ def test_centring_is_said_and_can_be_left_out(call: Call, tmp_path: Path) -> Non
 def test_nothing_is_replaced_unasked(call: Call, tmp_path: Path) -> None:
     (tmp_path / "k.npy").write_bytes(b"mine")
     code, _, err = call("kernel", "--disk", 2, "-o", "k.npy", "--picture", "k.png")
-    assert code == 1
+    assert code == 2
     assert "k.npy: exists already" in err
     assert [p.name for p in tmp_path.iterdir()] == ["k.npy"]
     assert (tmp_path / "k.npy").read_bytes() == b"mine"
@@ -152,6 +152,17 @@ def test_config(call: Call, tmp_path: Path) -> None:
     (tmp_path / "pnp.toml").write_text('path = "0,0 6,0 6,4"\n')
     assert call("kernel", "--config", "pnp.toml", "-o", "k.npy", "-q")[0] == 0
     np.testing.assert_array_equal(np.load(tmp_path / "k.npy"), kernels.path(TRACK))
+    assert call("kernel", "--disk", 2, "--config", "pnp.toml", "-o", "typed.npy", "-q")[0] == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "typed.npy"), kernels.disk(2))
+    (tmp_path / "pnp.toml").write_text('motion = "auto"\n')
+    for arguments in (("--config", "pnp.toml"), ("--motion=auto",)):
+        code, _, err = call("kernel", *arguments)
+        assert code == 2
+        assert "an image together with --motion auto" in err
+    (tmp_path / "pnp.toml").write_text("[certify]\ngrid = 32\n")
+    code, _, err = call("kernel", "--disk", 2, "--config", "pnp.toml")
+    assert code == 2
+    assert "'certify' is not an option or command" in err
 
 
 # ------------------------------------------------------------------------------------------ other commands
@@ -233,4 +244,9 @@ def test_a_restoration_draws_its_kernel(call: Call, tmp_path: Path, photo_file: 
         assert code == 2
         assert words in err
     assert (tmp_path / "out.png").read_bytes() == before
+    assert not (tmp_path / "new.png").exists()
+    (tmp_path / "k.png").write_bytes(b"mine")
+    assert call(*deblur, "--picture", "k.png", "--on-exists", "skip")[0] == 0
+    assert (tmp_path / "k.png").read_bytes() == b"mine"
+    assert call(*deblur[:-1], "dry.png", "--picture", "new.png", "--dry-run")[0] == 0
     assert not (tmp_path / "new.png").exists()

@@ -221,7 +221,7 @@ def test_bad_trajectories(tmp_path: Path, content: bytes | None, reason: str) ->
 # ------------------------------------------------------------------------------------------ other shapes
 
 
-@pytest.mark.parametrize("radius", [0.4, 1.0, 2.7, 8.0])
+@pytest.mark.parametrize("radius", [0.005, 0.4, 1.0, 2.7, 8.0])
 def test_disk_has_its_area_inside(radius: float) -> None:
     kernel = kernels.disk(radius)
     assert kernel.sum() == pytest.approx(1)

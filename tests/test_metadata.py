@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import exifread
@@ -11,6 +14,7 @@ import pytest
 import tifffile
 from PIL import Image as Pillow
 from PIL import ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational
 
 from pnp_cli import InputError
@@ -167,6 +171,53 @@ def test_damaged_exif_does_not_lose_the_picture(tmp_path: Path) -> None:
     image = read_image(tmp_path / "in.jpg")
     assert image.size == (24, 40)
     write_image(image, tmp_path / "out.jpg")
+
+
+def chunk(kind: bytes, content: bytes, checksum: int | None = None) -> bytes:
+    checksum = zlib.crc32(kind + content) if checksum is None else checksum
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda png: png[:-12] + chunk(b"tEXt", b"a\0text")[:9],
+        lambda png: png[:-12] + chunk(b"tEXt", b"a\0text", checksum=5) + png[-12:],
+        lambda png: png + chunk(b"tEXt", b"a\0text"),
+    ],
+    ids=["cut", "wrong checksum", "behind the end"],
+)
+def test_a_damaged_text_does_not_damage_the_output(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    picture("RGB").save(tmp_path / "x.png")
+    (tmp_path / "x.png").write_bytes(damage((tmp_path / "x.png").read_bytes()))
+    write_image(read_image(tmp_path / "x.png"), tmp_path / "y.png")
+    with Pillow.open(tmp_path / "y.png") as written:
+        np.testing.assert_array_equal(written, picture("RGB"))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("form", ['<x tiff:Orientation="6" a="b"/>', "<x><tiff:Orientation>6</tiff:Orientation></x>"])
+def test_an_orientation_in_xmp_is_applied_once(tmp_path: Path, compressed: bool, form: str) -> None:
+    info = PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", form, zip=compressed)
+    info.add_text("Title", "kept")
+    picture("RGB").save(tmp_path / "x.png", pnginfo=info)
+    for before, after in (("x", "y"), ("y", "z")):
+        write_image(read_image(tmp_path / f"{before}.png"), tmp_path / f"{after}.png")
+        with Pillow.open(tmp_path / f"{after}.png") as written:
+            assert written.info["Title"] == "kept"
+            assert written.info["XML:com.adobe.xmp"] == form.replace("6", "1")
+            np.testing.assert_array_equal(written, picture("RGB").transpose(Pillow.Transpose.ROTATE_270))
+
+
+def test_the_size_in_exif_data_is_turned_with_the_image(tmp_path: Path) -> None:
+    exif = camera_exif(6)
+    exif[0x8769] = {40962: 40, 40963: 24}
+    picture("RGB").save(tmp_path / "x.jpg", exif=exif.tobytes())
+    write_image(read_image(tmp_path / "x.jpg"), tmp_path / "y.jpg")
+    with Pillow.open(tmp_path / "y.jpg") as written:
+        assert written.size == (24, 40)
+        assert dict(written.getexif().get_ifd(0x8769)) == {40962: 24, 40963: 40}
 
 
 def test_cmyk_loses_the_profile_of_its_colour_space(tmp_path: Path) -> None:

@@ -202,6 +202,16 @@ def test_discrepancy(photo: Image, basis: str, spin: int, boundary: type) -> Non
     assert fidelity.discrepancy(solution.value, 0.05) == pytest.approx(1, abs=0.02)
 
 
+def test_discrepancy_without_momentum_at_a_step_that_only_ista_admits() -> None:
+    p = problem(kernels.gaussian(0.5), "pixel", 1.0, size=(24, 25))
+    (with_momentum, _), (without, start) = (
+        discrepancy_gamma(p.fidelity, p.transforms, 0.1, step, accelerated=accelerated)
+        for accelerated, step in ((True, 1.0), (False, 1.9))
+    )
+    assert without == pytest.approx(with_momentum, rel=0.03)
+    assert p.fidelity.discrepancy(start, 0.1) == pytest.approx(1, abs=0.02)
+
+
 def test_discrepancy_out_of_reach() -> None:
     """All noise: the least γ with minimiser 0. No light at all: some positive γ."""
     p = problem(DELTA, "haar", 1.0)

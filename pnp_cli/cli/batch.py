@@ -32,11 +32,12 @@ from .paths import DEPTHS, FileOptions, Job, Source, exists, find_jobs, find_sou
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the work on one image gives: the image (None in a dry run), facts for JSON, an exit code."""
+    """What the work on one image gives: the image (None in a dry run) and facts for JSON."""
 
     image: Image | None
     fields: dict[str, Any]
-    code: int = 0
+    failure: str = ""
+    """Why the image is not to be written, if a condition of convergence failed."""
     unclipped: bool = False
     """Whether formats that hold floats get the pixels as they are."""
 
@@ -49,6 +50,9 @@ def exit_code(error: PnpError) -> int:
     if isinstance(error, ConditionError):
         return 3
     return 2 if isinstance(error, UsageError) else 1
+
+
+FALSE_CERTIFICATE = "a check of the theory failed, so a certificate is false or there is a bug; please report it"
 
 
 @dataclass
@@ -97,12 +101,12 @@ def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
 
 @contextmanager
 def _manifest(options: FileOptions) -> Iterator[Manifest]:
-    manifest = Manifest(options.command, options.manifest if options.on_exists == "skip" else None)
+    manifest = Manifest(options, options.manifest if options.on_exists == "skip" else None)
     try:
         yield manifest
         manifest.finished = True
     finally:
-        if options.manifest:
+        if options.manifest and not options.dry_run and (manifest.files or manifest.finished):
             manifest.write(options.manifest)
             say(f"wrote {options.manifest}", options.quiet)
 
@@ -143,7 +147,7 @@ class _Book:
             message = end.error if source.name in end.error else f"{source.name}: {end.error}"
             say(f"pnp: error: {message}")
             say(end.traceback or "", not (self.options.verbose and end.traceback))
-            facts = {"error": message}
+            facts = facts | {"error": message}
         elif facts.get("skipped"):
             self.tally.skipped += 1
         elif ok:
@@ -164,9 +168,11 @@ def attempt(do: Callable[..., Finished], *arguments: Any) -> Finished:
         end = do(*arguments)
     except PnpError as error:
         return Finished(code=exit_code(error), error=str(error))
+    except BrokenPipeError:
+        raise  # whoever read the output is gone
     except Exception as error:
         if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
-            reason = "not enough memory for this image; use a smaller --tile, or restore a part of it"
+            reason = "not enough memory for this image; restore a part of it, or lower --tile where there is one"
             return Finished(code=1, error=reason)
         # A bug, but the other files need not suffer.
         detail = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -212,13 +218,17 @@ def restore_bytes(content: bytes, name: str, target: Path | None, options: FileO
         taken = target is not None and exists(target) and options.on_exists == "error"
         say(f"{name}: would write {goal}{', which exists already' if taken else ''}", options.quiet)
         facts |= {"output": None, "target": str(target) if target else None}
-        return Finished(facts | outcome.fields, outcome.code)
+        return Finished(facts | outcome.fields)
+    if outcome.failure:
+        facts["output"] = None
+        reason = f"{outcome.failure}; nothing was written"
+        return Finished(facts | outcome.fields, exit_code(ConditionError()), error=reason)
     result = outcome.image
     if outcome.unclipped and file_format in FLOAT_FORMATS and options.bit_depth == "keep":
         result = replace(result, depth="float32")
     data = encode_image(result, file_format, goal, options.quality)
     facts |= {"output": str(target) if target else None, "output_sha256": hashlib.sha256(data).hexdigest()}
-    return Finished(facts | outcome.fields, outcome.code, data)
+    return Finished(facts | outcome.fields, data=data)
 
 
 def _deliver(end: Finished, target: Path | None, options: FileOptions) -> Finished:

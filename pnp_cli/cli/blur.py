@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Annotated
 
 import typer
@@ -52,7 +53,7 @@ def blur(
     verbose: o.Verbose = False,
     device: o.Device = "auto",
 ) -> None:
-    """Blur images and add noise, to make test inputs.
+    """Blur images and add noise, to make test inputs. Every image has its own noise, by --seed and its pixels.
 
     TIFF and NPY outputs hold unclipped floats; the others are clipped and rounded to the depth of the input.
 
@@ -62,7 +63,7 @@ def blur(
         raise UsageError(
             "a scene that is unknown beyond the frame cannot be blurred; use --boundary reflect or periodic"
         )
-    choice = k.read_kernel(motion, gaussian, disk, kernel, path, trajectory, center)
+    choice = k.read_kernel(context, motion, gaussian, disk, kernel, path, trajectory, center)
     if choice.kernel is None:
         raise UsageError("--motion auto needs images that are blurred already; give a length and an angle")
     psf, description = choice.kernel, choice.description
@@ -83,7 +84,8 @@ def blur(
 
     def work(image: Image, name: str) -> Outcome:
         result = from_tensor(blur_for(psf, image.size, model).forward(to_tensor(image, place)), image)
-        pixels = add_gaussian_noise(result.pixels, level / 255, seed) if level else result.pixels
+        own_seed = seed, zlib.crc32(image.pixels.tobytes())  # as if drawn anew for every image
+        pixels = add_gaussian_noise(result.pixels, level / 255, own_seed) if level else result.pixels
         say(f"{name}: {description}, {boundary} boundary, noise {level:g} (0-255 scale, seed {seed})", quiet)
         fields = {"kernel": description, "boundary": boundary, "noise": level, "seed": seed}
         return Outcome(result.with_pixels(pixels), fields, unclipped=True)

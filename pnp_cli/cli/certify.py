@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
 from . import options as o
-from .console import emit
+from .console import emit, say
 
 
 def certify(
@@ -26,19 +27,28 @@ def certify(
 ) -> None:
     """Bound the norm of every layer for every image size, and the averaged constant of the network.
 
-    Exits with 3 if a network is not certified averaged.
+    Exits with 1 if a file cannot be read, and otherwise with 3 if a network is not certified averaged.
 
     Example: pnp certify huber
     """
     from ..weights import load
 
-    code = 0
+    codes = {0}
     for name in weights:
-        loaded = load(name, grid=grid, lower=True)
+        try:
+            loaded = load(name, grid=grid, lower=True)
+        except InputError as error:
+            codes.add(1)
+            say(f"pnp: error: {error}")
+            if json:
+                emit("certify", name, False, error=str(error))
+            continue
         c = loaded.certificate
-        code = code if c.averaged else 3
+        codes.add(0 if c.averaged else 3)
         if json:
-            emit("certify", name, c.averaged, sha256=loaded.sha256, grid=grid, **c.as_dict(), training=loaded.training)
+            facts: dict[str, Any] = {} if c.averaged else {"error": f"not certified: {c.reason}"}
+            facts |= {"sha256": loaded.sha256, "grid": grid, **c.as_dict(), "training": loaded.training}
+            emit("certify", name, c.averaged, **facts)
             continue
         print(f"{loaded.path}  sha256 {loaded.sha256[:16]}")
         if c.layers:
@@ -68,4 +78,4 @@ def certify(
             else "NOT CERTIFIED"
         )
         print(f"verdict: {verdict} ({c.reason})")
-    raise typer.Exit(code)
+    raise typer.Exit(1 if 1 in codes else max(codes))

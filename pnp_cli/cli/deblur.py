@@ -11,7 +11,7 @@ from ..errors import DivergenceError, InputError, UsageError
 from ..images import MAX_PIXELS, Image
 from . import kernel_options as k
 from . import options as o
-from .batch import Outcome, run_batch
+from .batch import FALSE_CERTIFICATE, Outcome, run_batch
 from .console import progress, say
 from .paths import FileOptions
 
@@ -79,7 +79,7 @@ def deblur(
             help="How often conditioned weights take a new reference during the start; then it is frozen. "
             "0 uses their plain network.",
         ),
-    ] = 4,
+    ] = 8,
     acceleration: Annotated[
         str,
         typer.Option("--acceleration", help="How iterates are combined once frozen: anderson or none."),
@@ -128,7 +128,7 @@ def deblur(
     level = o.read_level(sigma, "--sigma")
     side, patch_side = o.read_side(tile, "--tile", 64), o.read_side(patch, "--patch", 256)
     given = o.read_level(strength, "--strength")
-    choice = k.read_kernel(motion, gaussian, disk, kernel, path, trajectory, center)
+    choice = k.read_kernel(context, motion, gaussian, disk, kernel, path, trajectory, center)
     k.require_drawable(picture, choice)
     for hint in (o.level_hint(level, "--sigma"), o.level_hint(given, "--strength"), *choice.notes):
         if hint:
@@ -203,6 +203,8 @@ def deblur(
         rows, columns = parts[0]
         plan = plan_for(y[:, :, rows, columns])  # what is known beforehand is the same for all patches
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {beyond} boundary", quiet)
+        if beyond != boundary:
+            say(f"boundary    free instead of {boundary}: what lies beyond a patch is unknown", quiet)
         if len(parts) > 1:
             say(f"patches     {len(parts)}, restored one by one and blended over {overlap} pixels or more", quiet)
         say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
@@ -254,16 +256,17 @@ def deblur(
         for violation in violations[:5]:
             say(f"{name}: VIOLATION {violation}")
         converged = all(run.converged for run, _ in runs)
+        failure = FALSE_CERTIFICATE if violations and not allow_unsafe else ""
         if strict and not converged:
-            say(f"{name}: not converged, as --strict asks for; raise --max-iter or --tol")
+            failure = failure or "not converged, as --strict asks for; raise --max-iter or --tol"
         fields["solution"] = report.solution_dict(solution, plan, discrepancy)
         result = from_tensor(restored, image)
         if truth is not None:
             fields["psnr_input"], fields["psnr"] = (psnr(truth.pixels, p.pixels) for p in (image, result))
             say(f"psnr        {fields['psnr_input']:.2f} dB before, {fields['psnr']:.2f} dB after (peak 1.0)", quiet)
-        return Outcome(result, fields, 3 if violations or (strict and not converged) else 0)
+        return Outcome(result, fields, failure)
 
     code = run_batch(inputs, FileOptions.of(context, "deblurred", reference, kernel, trajectory), work)
-    if picture and choice.kernel is not None:
-        k.draw(choice.kernel, picture, on_exists != "error", quiet)
+    if picture and choice.kernel is not None and not dry_run:
+        k.draw(choice.kernel, picture, on_exists, quiet)
     raise typer.Exit(code)

@@ -10,7 +10,7 @@ import typer
 from ..errors import DivergenceError
 from ..images import MAX_PIXELS
 from . import options as o
-from .batch import Outcome, run_batch
+from .batch import FALSE_CERTIFICATE, Outcome, run_batch
 from .console import progress, say
 from .paths import FileOptions
 
@@ -133,6 +133,6 @@ def denoise(
             "residuals": [record.residual for record in solution.records],
             "violations": list(solution.violations),
         }
-        return Outcome(from_tensor(solution.value, image), fields, 3 if solution.violations else 0)
+        return Outcome(from_tensor(solution.value, image), fields, FALSE_CERTIFICATE if solution.violations else "")
 
     raise typer.Exit(run_batch(inputs, FileOptions.of(context, "denoised"), work))

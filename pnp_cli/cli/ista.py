@@ -88,7 +88,7 @@ def ista(
         raise UsageError(f"--tol must be a non-negative number, not {tol}")
     if step is not None and not 0 < step < float("inf"):
         raise UsageError(f"--step must be a positive number, not {step:g}")
-    choice = k.read_kernel(motion, gaussian, disk, kernel, path, trajectory, center)
+    choice = k.read_kernel(context, motion, gaussian, disk, kernel, path, trajectory, center)
     k.require_drawable(picture, choice)
     level = o.read_level(sigma, "--sigma")
     for line in (*choice.notes, o.level_hint(level, "--sigma")):
@@ -161,7 +161,7 @@ def ista(
             return Outcome(None, fields)
         start = operator.boundary.extrapolate(y)
         if weight is None:
-            weight, start = discrepancy_gamma(fidelity, transforms, noise / 255, alpha)
+            weight, start = discrepancy_gamma(fidelity, transforms, noise / 255, alpha, accelerated=fista)
             fields["gamma"] = weight
             say(f"gamma       {weight:.4g}, by the discrepancy principle", quiet)
         with progress(name, max_iter, quiet) as show:
@@ -185,15 +185,15 @@ def ista(
         for line in report.sparse_lines(solution, tol, discrepancy):
             say(line, quiet)
         fields["solution"] = report.sparse_dict(solution, discrepancy)
-        code = 3 if strict and not solution.converged else 0
-        if code:
-            say(f"{name}: not converged, as --strict asks for; raise --max-iter or --tol")
+        failure = ""
+        if strict and not solution.converged:
+            failure = "not converged, as --strict asks for; raise --max-iter or --tol"
         restored = operator.boundary.frame_of(solution.value)
-        return Outcome(from_tensor(restored if pixel else from_opponent(restored), image), fields, code)
+        return Outcome(from_tensor(restored if pixel else from_opponent(restored), image), fields, failure)
 
     code = run_batch(inputs, FileOptions.of(context, "ista", kernel, trajectory), work)
-    if picture and choice.kernel is not None:
-        k.draw(choice.kernel, picture, on_exists != "error", quiet)
+    if picture and choice.kernel is not None and not dry_run:
+        k.draw(choice.kernel, picture, on_exists, quiet)
     raise typer.Exit(code)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, UsageError
+from ..images import MAX_PIXELS
 from . import kernel_options as k
 from . import options as o
 from .console import emit, say
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def kernel(
+    context: typer.Context,
     image: Annotated[
         Path | None,
         typer.Argument(metavar="[IMAGE]", help="Blurred image, for --motion auto.", show_default=False),
@@ -28,7 +30,7 @@ def kernel(
     disk: k.Disk = None,
     path: k.MotionPath = None,
     trajectory: k.Trajectory = None,
-    file: k.KernelFile = None,
+    kernel: k.KernelFile = None,
     center: k.Center = True,
     output: Annotated[
         Path | None,
@@ -42,6 +44,7 @@ def kernel(
     ] = None,
     picture: k.Picture = None,
     on_exists: Annotated[str, typer.Option("--on-exists", help="When an output exists: error or overwrite.")] = "error",
+    max_pixels: o.MaxPixels = MAX_PIXELS,
     json: o.Json = False,
     config: o.Config = None,
     quiet: o.Quiet = False,
@@ -57,8 +60,8 @@ def kernel(
     if on_exists not in ("error", "overwrite"):
         raise UsageError(f"--on-exists must be error or overwrite, not '{on_exists}'")
     overwrite = on_exists == "overwrite"
-    _check_outputs((output, picture), (file, trajectory, image), overwrite)
-    choice = k.read_kernel(motion, gaussian, disk, file, path, trajectory, center)
+    _check_outputs((output, picture), (kernel, trajectory, image), overwrite)
+    choice = k.read_kernel(context, motion, gaussian, disk, kernel, path, trajectory, center)
     if (choice.kernel is None) != (image is not None):
         raise UsageError("give an image together with --motion auto, and only then")
     for note in choice.notes:
@@ -67,8 +70,9 @@ def kernel(
     from .. import kernels
     from ..images import read_image
 
+    seen = read_image(image, max_pixels=max_pixels) if image else None
     try:
-        psf, description = choice.of(read_image(image) if image else None)
+        psf, description = choice.of(seen)
     except InputError as error:
         raise InputError(f"{image}: {error}") from error
     facts = kernels.properties(psf)
@@ -76,7 +80,7 @@ def kernel(
         kernels.to_file(psf, output, overwrite)
         say(f"wrote {output}", quiet)
     if picture:
-        k.draw(psf, picture, overwrite, quiet)
+        k.draw(psf, picture, on_exists, quiet)
     if json:
         paths = {name: str(target) if target else None for name, target in (("output", output), ("picture", picture))}
         emit("kernel", description, True, size=psf.shape, **asdict(facts), notes=choice.notes, **paths)
@@ -96,7 +100,7 @@ def _check_outputs(outputs: tuple[Path | None, Path | None], inputs: tuple[Path 
         if any(source and exists(source) and source.resolve() == target.resolve() for source in inputs):
             raise UsageError(f"the output {target} would replace an input; choose another name")
         if exists(target) and not overwrite:
-            raise InputError(f"{target}: exists already; choose another name, or --on-exists overwrite")
+            raise UsageError(f"{target}: exists already; choose another name, or --on-exists overwrite")
     if outputs[0] and outputs[1] and outputs[0].resolve() == outputs[1].resolve():
         raise UsageError(f"the kernel and its picture would both be written to {outputs[0]}; choose another --picture")
 

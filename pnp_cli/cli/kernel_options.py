@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError, UsageError
 from .console import say
+from .paths import exists
 
 if TYPE_CHECKING:
     from ..images import Image
@@ -69,7 +70,7 @@ AUTO = ("auto", "auto")
 
 def complete_auto(arguments: list[str]) -> list[str]:
     """Give the second word to every '--motion auto' of a command line."""
-    completed = list(arguments)
+    completed = [word for part in arguments for word in (part.split("=") if part == "--motion=auto" else [part])]
     for i in range(len(completed) - 1, 0, -1):
         if completed[i - 1 : i + 1] == ["--motion", "auto"] and completed[i : i + 2] != list(AUTO):
             completed.insert(i + 1, "auto")
@@ -108,6 +109,7 @@ class KernelChoice:
 
 
 def read_kernel(
+    context: typer.Context,
     motion: tuple[str, str] | None,
     gaussian: float | None,
     disk: float | None,
@@ -116,7 +118,7 @@ def read_kernel(
     trajectory: Path | None,
     center: bool,
 ) -> KernelChoice:
-    """The kernel that exactly one of the kernel options names.
+    """The kernel that exactly one of the kernel options names; one on the command line replaces that of a --config.
 
     Raises
     ------
@@ -125,30 +127,35 @@ def read_kernel(
     """
     from .. import kernels
 
-    given = [option is not None for option in (motion, gaussian, disk, file, path, trajectory)]
-    if sum(given) != 1:
+    options = {"motion": motion, "gaussian": gaussian, "disk": disk, "kernel": file, "path": path}
+    options |= {"trajectory": trajectory}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if len(given) > 1:  # one that was typed goes before those of a configuration file
+        sources = {name: context.get_parameter_source(name) for name in given}
+        given = {name: given[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+    if len(given) != 1:
         raise UsageError(
             "give exactly one blur kernel: --motion LENGTH ANGLE, --motion auto, --gaussian S, --disk R, "
             "--path POINTS, --trajectory FILE or --kernel FILE"
         )
-    if file is None and not center:
+    ((name, value),) = given.items()
+    if name != "kernel" and not center:
         raise UsageError("--no-center belongs to --kernel FILE; leave it out")
-    if motion is not None:
-        if motion == AUTO:
+    if name == "motion":
+        if tuple(value) == AUTO:
             return KernelChoice(None, "motion, estimated")
-        length, angle = _read_motion(motion)
+        length, angle = _read_motion(value)
         return KernelChoice(kernels.motion(length, angle), f"motion {length:g} px, {angle:g} degrees")
-    if gaussian is not None:
-        return KernelChoice(kernels.gaussian(gaussian), f"gaussian, standard deviation {gaussian:g} px")
-    if disk is not None:
-        return KernelChoice(kernels.disk(disk), f"disk, radius {disk:g} px")
-    if path is not None:
-        return KernelChoice(kernels.path(read_points(path, "--path")), f"path {path}")
-    if trajectory is not None:
-        return KernelChoice(kernels.from_trajectory(trajectory), f"trajectory {trajectory}")
-    assert file is not None
-    kernel, notes = kernels.from_file(file, center)
-    return KernelChoice(kernel, f"{file} ({kernel.shape[0]}x{kernel.shape[1]})", notes)
+    if name == "gaussian":
+        return KernelChoice(kernels.gaussian(value), f"gaussian, standard deviation {value:g} px")
+    if name == "disk":
+        return KernelChoice(kernels.disk(value), f"disk, radius {value:g} px")
+    if name == "path":
+        return KernelChoice(kernels.path(read_points(value, "--path")), f"path {value}")
+    if name == "trajectory":
+        return KernelChoice(kernels.from_trajectory(value), f"trajectory {value}")
+    kernel, notes = kernels.from_file(value, center)
+    return KernelChoice(kernel, f"{value} ({kernel.shape[0]}x{kernel.shape[1]})", notes)
 
 
 def _read_motion(motion: tuple[str, str]) -> tuple[float, float]:
@@ -178,13 +185,17 @@ def require_drawable(picture: Path | None, choice: KernelChoice) -> None:
     format_of(picture)
 
 
-def draw(kernel: Kernel, picture: Path, overwrite: bool, quiet: bool) -> None:
-    """Write the picture of a kernel."""
+def draw(kernel: Kernel, picture: Path, on_exists: str, quiet: bool) -> None:
+    """Write the picture of a kernel, unless it exists and is to be skipped then."""
+    if on_exists == "skip" and exists(picture):
+        say(f"{picture}: skipped, it exists", quiet)
+        return
     from .. import kernel_picture
     from ..files import write_bytes
     from ..images import encode_image, format_of
 
-    write_bytes(picture, encode_image(kernel_picture.draw(kernel), format_of(picture), str(picture)), overwrite)
+    data = encode_image(kernel_picture.draw(kernel), format_of(picture), str(picture))
+    write_bytes(picture, data, overwrite=on_exists == "overwrite")
     say(f"wrote {picture}", quiet)
 
 

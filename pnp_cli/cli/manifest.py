@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 from ..errors import UsageError
 from ..files import read_bytes, write_bytes
 from .console import SCHEMA, finite
+from .paths import FileOptions
 
 PACKAGES = ("pnp-cli", "torch", "numpy", "scipy", "pillow", "scikit-image", "tifffile", "imagecodecs")
 
@@ -19,9 +21,10 @@ PACKAGES = ("pnp-cli", "torch", "numpy", "scipy", "pillow", "scikit-image", "tif
 class Manifest:
     """Versions, the command line, and one entry per input, with the hashes of what was read and written."""
 
-    def __init__(self, command: str, earlier: Path | None = None) -> None:
+    def __init__(self, options: FileOptions, earlier: Path | None = None) -> None:
         """`earlier` is the manifest of a run that this one resumes; entries of files that are skipped are kept."""
-        self.command = command
+        self.options = options
+        self.read = {str(path): hashlib.sha256(read_bytes(path)).hexdigest() for path in options.protected}
         self.files: list[dict[str, Any]] = []
         self.finished = False
         self._earlier: dict[str, dict[str, Any]] = {}
@@ -49,8 +52,10 @@ class Manifest:
         """
         record = {
             "schema": SCHEMA,
-            "command": self.command,
+            "command": self.options.command,
             "arguments": sys.argv[1:],
+            "options": {name: _plain(value) for name, value in self.options.parameters.items() if name != "inputs"},
+            "read": self.read,
             "folder": str(Path.cwd()),
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
             "finished": self.finished,
@@ -58,6 +63,11 @@ class Manifest:
             "files": self.files,
         }
         write_bytes(path, (json.dumps(finite(record), indent=1) + "\n").encode())
+
+
+def _plain(value: Any) -> Any:
+    """An option's value for JSON."""
+    return value if isinstance(value, str | int | float | list | tuple | None) else str(value)
 
 
 def _version(package: str) -> str | None:

@@ -49,7 +49,8 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
             raise UsageError(f"{path}: '{name}' is a list of tables; write one table, as in [{name}]")
     root = context.parent.command if context.parent else context.command
-    commands = dict(getattr(root, "commands", {}))
+    every = dict(getattr(root, "commands", {}))
+    commands = {name: c for name, c in every.items() if any(p.name == "config" for p in c.params)}
     unknown = {key for key, value in tables.items() if isinstance(value, dict)} - set(commands)
     unknown |= {key for key, value in tables.items() if not isinstance(value, dict)} - {
         name for command in commands.values() for name in _option_names(command)
@@ -62,6 +63,8 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise UsageError(f"{path}: '{sorted(unknown)[0]}' is not an option or command; see pnp {context.info_name} -h")
     common = {key: value for key, value in tables.items() if key in names}
     defaults = {names[key]: value for key, value in (common | own).items()}
+    if defaults.get("motion") == "auto":
+        defaults["motion"] = ["auto", "auto"]
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
 
@@ -77,7 +80,8 @@ Output = Annotated[
         "-o",
         metavar="OUT",
         help="Output file, folder (created when missing; end it with '/'), or '-' for standard output. "
-        "May hold {stem}, {ext} and {parent} of the input. Default: beside the input, as NAME.COMMAND.EXT.",
+        "May hold {name}, {stem} and {parent} of the input and {ext} of the output: '{parent}/out/{stem}.{ext}'. "
+        "Default: beside the input, as photo.denoised.png for photo.jpg.",
     ),
 ]
 Sigma = Annotated[

@@ -7,8 +7,9 @@ import os
 import string
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -21,7 +22,7 @@ STREAM = "-"
 DEPTHS: dict[str, Depth | None] = {"keep": None, "8": "uint8", "16": "uint16"}
 """Choices of --bit-depth."""
 
-TEMPLATE_FIELDS = ("stem", "ext", "parent")
+TEMPLATE_FIELDS = ("name", "stem", "ext", "parent")
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,22 @@ class FileOptions:
     scheduler: str | None = None
     quiet: bool = False
     verbose: bool = False
-    protected: tuple[Path | None, ...] = ()
-    """Files besides the inputs that an output must not replace."""
+    config: Path | None = None
+    protected: tuple[Path, ...] = ()
+    """Files besides the inputs that are read, and that an output must not replace."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """Every option of the command, those of a configuration file and defaults included."""
 
     @classmethod
     def of(cls, context: typer.Context, suffix: str, *protected: Path | None) -> FileOptions:
         """The file options among the parameters of a running command, which bear the names of the fields."""
-        names = {field.name for field in fields(cls)}
+        names = {entry.name for entry in fields(cls)}
         given = {name: value for name, value in context.params.items() if name in names}
-        for name in ("manifest", "picture"):
+        for name in ("manifest", "picture", "config"):
             if given.get(name) is not None:
                 given[name] = Path(given[name])  # the context holds it as it was typed
-        return cls(context.info_name or "", suffix, protected=protected, **given)
+        read = tuple(path for path in (*protected, given.get("config")) if path is not None)
+        return cls(context.info_name or "", suffix, protected=read, parameters=dict(context.params), **given)
 
     def check(self, sources: Sequence[Source]) -> None:
         """Raise `UsageError` for combinations that make no sense."""
@@ -118,7 +123,7 @@ class FileOptions:
         if self.output is not None and self.output != STREAM and len(sources) > 1 and Path(self.output).is_file():
             raise UsageError(f"{self.output} is a file, but there are {len(sources)} inputs; give -o a folder")
         for option, path in self.beside.items():
-            if self.on_exists == "error" and exists(path):
+            if self.on_exists == "error" and exists(path) and not self.dry_run:
                 raise UsageError(f"{path}: exists already; choose another --{option}, or --on-exists overwrite")
 
     @property
@@ -182,13 +187,13 @@ def target_of(source: Source, options: FileOptions, many: bool) -> Path | None:
     if options.writes_to_stdout(source):
         return None
     suffix = f".{options.file_format.lower()}" if options.file_format else _default_suffix(source)
-    stem = source.path.stem if source.path else "stdin"
+    name, stem = (source.path.name, source.path.stem) if source.path else ("stdin", "stdin")
     if options.output is None:
         assert source.path is not None
         return source.path.with_name(f"{stem}.{options.suffix}{suffix}")
     if "{" in options.output:
         parent = str(source.path.parent) if source.path else "."
-        return Path(_fill(options.output, stem=stem, ext=suffix[1:], parent=parent))
+        return Path(_fill(options.output, name=name, stem=stem, ext=suffix[1:], parent=parent))
     if not many and not _is_folder(options.output):
         return Path(options.output)
     folder = Path(options.output)
@@ -238,7 +243,9 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
     many = len(sources) > 1 or any(s.root for s in sources)
     jobs = [(source, None if source.problem else target_of(source, options, many)) for source in sources]
     jobs = _without_outputs(jobs, options)
-    kept = {p.resolve() for p in (*(s.path for s, _ in jobs), *options.protected) if p and exists(p)}
+    if not jobs:
+        raise UsageError("the folders hold nothing but what this command has written there; give it other images")
+    kept = {p.resolve() for p in (*(s.path for s, _ in jobs), *options.protected) if p is not None and exists(p)}
     claimed: dict[str, str] = {}
     for option, path in options.beside.items():
         if os.path.abspath(path) in claimed:
@@ -254,7 +261,7 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
         if place in claimed:
             raise UsageError(
                 f"{source.name} and {claimed[place]} would both be written to {target}; give -o a template such as "
-                "'out/{stem}.{ext}', or rename one"
+                "'{parent}/out/{name}.{ext}', or rename one"
             )
         claimed[place] = source.name
         if exists(target):
@@ -268,16 +275,16 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
 
 
 def _without_outputs(jobs: Sequence[Job], options: FileOptions) -> list[Job]:
-    """The jobs whose input was found in a folder and is neither another's output nor in the output folder."""
+    """The jobs whose input was found in a folder and is neither another's output nor in an output folder inside."""
     makers = {os.path.abspath(target): source for source, target in jobs if source.root and target}
     output = Path(os.path.abspath(options.output)) if options.output and _is_folder(options.output) else None
 
     def written(source: Source) -> bool:
         if source.root is None or source.path is None or source.problem:
             return False
-        place = Path(os.path.abspath(source.path))
-        if output in place.parents:
-            return output != Path(os.path.abspath(source.root))
+        place, root = (Path(os.path.abspath(path)) for path in (source.path, source.root))
+        if output is not None and root in output.parents and output in place.parents:
+            return True
         return makers.get(str(place), source) is not source
 
     return [(source, target) for source, target in jobs if not written(source)]

@@ -131,6 +131,8 @@ def train_denoiser(
     conditioned = isinstance(architecture, ConditionedArchitecture)
     if plain and (start or not conditioned):
         raise UsageError("--plain belongs to the conditioned presets without --start; leave it out")
+    if grey and architecture == PRESETS["huber-grey"]:
+        raise UsageError("--grey is a share of colour crops, and this preset is for grey images; leave it out")
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: a weight file must end in .safetensors")
     if not 0 <= sigma[0] <= sigma[1] <= 255 or sigma[1] == 0:
