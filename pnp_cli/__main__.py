@@ -1,6 +1,16 @@
-"""`python -m pnp_cli`."""
+"""The `pnp` command, and `python -m pnp_cli`."""
 
-from .cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line; an interruption while it is being imported is one, too."""
+    try:
+        from .cli import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -10,6 +10,30 @@ from pathlib import Path
 from .errors import InputError
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether there is a regular file; false for impossible names, and where one may not look."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
+def is_dir(path: str | Path) -> bool:
+    """Whether there is a folder; false for impossible names, and where one may not look."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is anything of that name; false for impossible names, and where one may not look."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
+
+
 def read_bytes(path: str | Path) -> bytes:
     """Content of a file.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import struct
 import threading
 import warnings
@@ -286,7 +287,7 @@ def _read_tiff(data: bytes, name: str, max_pixels: int) -> Image | None:
             )
         if len(page.dataoffsets) < math.prod(page.chunked):
             raise InputError(f"{name}: is not whole, parts of the image are missing; save it again")
-        array = tiff.asarray()
+        array = page.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
         profile = page.tags.get("InterColorProfile")
@@ -466,13 +467,36 @@ def write_image(image: Image, path: str | Path) -> None:
     write_bytes(path, encode_image(image, format_of(path), str(path)))
 
 
-def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
-    """Image files of a folder by name, sorted; hidden files and folders are left out."""
-    pattern = "**/*" if recursive else "*"
-    return sorted(
-        p
-        for p in Path(folder).glob(pattern)
-        if p.suffix.lower() in FORMATS
-        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
-        and p.is_file()
-    )
+def list_images(folder: str | Path, recursive: bool = False, closed: list[Path] | None = None) -> list[Path]:
+    """Image files of a folder by name, sorted; hidden files and folders are left out, links to folders not followed.
+
+    Parameters
+    ----------
+    folder : its path.
+    recursive : whether to search below it, too.
+    closed : takes the folders that cannot be read.
+
+    Raises
+    ------
+    InputError
+        If a folder cannot be read and there is no `closed`.
+    """
+
+    def note(error: OSError) -> None:
+        if closed is None:
+            raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        closed.append(Path(error.filename))
+
+    found: list[Path] = []
+    for place, below, names in os.walk(folder, onerror=note):
+        below[:] = [name for name in below if recursive and not name.startswith(".")]
+        paths = [Path(place) / name for name in names if not name.startswith(".")]
+        found += [p for p in paths if p.suffix.lower() in FORMATS and _may_be_file(p)]
+    return sorted(found)
+
+
+def _may_be_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # reading it will say why
+        return True

@@ -269,16 +269,18 @@ def normalise(values: npt.ArrayLike, name: str = "kernel") -> tuple[Kernel, Note
     kernel = array.astype(np.float64)
     if not np.isfinite(kernel).all():
         raise InputError(f"{name}: the kernel contains NaN or infinite values")
+    scale = float(np.abs(kernel).max()) or 1.0
+    kernel /= scale  # the sum of huge entries is no number
     total = kernel.sum()
     if total <= 0:
-        raise InputError(f"{name}: the kernel sums to {total:.4g}, but a blur kernel has a positive sum")
+        raise InputError(f"{name}: the kernel sums to {scale * float(total):.4g}, but a blur kernel has a positive sum")
     notes = []
     if (kernel < 0).any():
         notes.append(f"{int((kernel < 0).sum())} negative entries of the kernel set to zero")
         kernel = np.clip(kernel, 0, None)
         total = kernel.sum()
-    if abs(total - 1) > 1e-6:
-        notes.append(f"kernel divided by its sum {total:.6g}")
+    if abs(scale * float(total) - 1) > 1e-6:
+        notes.append(f"kernel divided by its sum {scale * float(total):.6g}")
     return kernel / total, tuple(notes)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 282, 283, 296
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
+DESCRIPTION = 270
 PIXELS_ACROSS, PIXELS_DOWN = 0xA002, 0xA003
 
 TEXT_TAGS = {270, 271, 272, 305, 306, 315, 33432}
@@ -108,6 +109,8 @@ def exif_of(picture: Pillow) -> Exif:
 def split(exif: Exif, icc_profile: bytes, dpi: tuple[float, float] | None, *, tiff: bool) -> tuple[Metadata, int]:
     """Metadata to keep and the orientation (1 to 8), which is taken out. A TIFF's layout is left out."""
     orientation = exif.pop(ORIENTATION, 1)
+    if str(exif.get(DESCRIPTION, "")).startswith('{"shape":'):
+        del exif[DESCRIPTION]  # tifffile's, of the array in the file it came from
     _make_writable(exif)
     for tag in list(exif):
         if tiff and tag not in TEXT_TAGS | {EXIF_IFD, GPS_IFD}:

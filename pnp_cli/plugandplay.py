@@ -69,8 +69,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.data_term not in ("envelope", "least-squares"):
             raise UsageError(f"the data term must be envelope or least-squares, not '{self.data_term}'")
-        if not 0 < self.envelope < math.inf:
-            raise UsageError(f"the envelope parameter h must be a positive number, not {self.envelope:g}")
+        if not 1e-9 <= self.envelope <= 1e9:
+            raise UsageError(f"the envelope parameter h must be a number from 1e-9 to 1e9, not {self.envelope:g}")
         if self.acceleration not in ACCELERATORS:
             raise UsageError(f"unknown acceleration '{self.acceleration}'; use {', '.join(ACCELERATORS)}")
         for name in ("strength", "ridge", "tol"):
@@ -97,11 +97,14 @@ class Settings:
 
         `rules` are those of the weights in use. Without `kernel` it is taken to lose no frequency.
         """
+        step = others.get("step")
+        if step is not None and not math.isfinite(step):
+            raise UsageError(f"the step must be a finite number, not {step}")
         rule = rules.of(referenced=others.get("refresh", cls.refresh) > 0)
         h = rule.envelope(noise) if envelope is None else envelope
         if strength is None:
             weak = weak_share(kernel) if kernel is not None else 0.0
-            weight = others.get("step") or (h if data_term == "envelope" else LEAST_SQUARES_STEP)
+            weight = step or (h if data_term == "envelope" else LEAST_SQUARES_STEP)
             strength = rule.strength(noise, max(weight, 0.0), weak)
         return cls(strength, h, data_term, **others)
 

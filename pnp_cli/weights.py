@@ -23,7 +23,7 @@ from .certificate import Certificate, certify
 from .denoisers import Denoiser
 from .devices import choose_device
 from .errors import WeightsError
-from .files import read_bytes, write_bytes
+from .files import is_file, read_bytes, write_bytes
 from .presets import architecture_from_dict, architecture_to_dict, build
 from .rules import CONDITIONED_RULES, PLAIN_RULES, Rules
 
@@ -56,12 +56,12 @@ def locate(name: str | Path) -> Path:
     """
     path = Path(name)
     if path.suffix == ".safetensors" or len(path.parts) > 1:
-        if not path.is_file():
+        if not is_file(path):
             raise WeightsError(f"{path}: no such weight file")
         return path
     for folder in shipped_folders():
         shipped = folder / f"{name}.safetensors"
-        if shipped.is_file():
+        if is_file(shipped):
             return shipped
     known = sorted(p.stem for folder in shipped_folders() for p in folder.glob("*.safetensors"))
     raise WeightsError(f"'{name}': no shipped weights of that name ({', '.join(known)}) and not a .safetensors file")
@@ -71,12 +71,16 @@ class Shelf:
     """Weights by the kind of image: NAME for colour, and for grey images NAME-grey beside it where there is one.
 
     The file called NAME is loaded at once, so that errors come early; the other when it is first needed.
+
+    Attributes
+    ----------
+    path : of the file called NAME.
     """
 
     def __init__(self, name: str | Path, device: torch.device | str = "cpu") -> None:
         self.device = device
         self._loaded = {False: load(name, device)}
-        path = self._loaded[False].path
+        self.path = path = self._loaded[False].path
         self._twin = path.with_name(f"{path.stem}-grey{path.suffix}")
 
     def get(self, channels: int) -> LoadedDenoiser:
@@ -87,7 +91,7 @@ class Shelf:
         InputError
             If its file is damaged.
         """
-        grey = channels == 1 and self._twin.is_file()
+        grey = channels == 1 and is_file(self._twin)
         if grey not in self._loaded:
             self._loaded[grey] = load(self._twin, self.device)
         return self._loaded[grey]

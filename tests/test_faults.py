@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from pnp_cli import read_image
 from pnp_cli.images import Image, write_image
@@ -193,3 +196,45 @@ def test_a_damaged_file_gets_one_sentence(installed: Run, photo: Image, tmp_path
     assert len(result.stderr.splitlines()) == 1
     assert b"in.tif: the image has no pixels" in result.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["in.tif"]
+
+
+def test_pipes_and_weights_are_safe(pnp: Run, photo_file: Path, tmp_path: Path, small_weights: Path) -> None:
+    """A kernel may come from a pipe, which is read once; the weights in use are no output."""
+    os.mkfifo(tmp_path / "k.npy")
+    buffer = io.BytesIO()
+    np.save(buffer, np.ones((3, 3)))
+    writer = threading.Thread(target=(tmp_path / "k.npy").write_bytes, args=(buffer.getvalue(),), daemon=True)
+    writer.start()
+    result = pnp(
+        "blur", photo_file, "--kernel", tmp_path / "k.npy", "-o", tmp_path / "a.png", "--manifest", tmp_path / "m.json"
+    )
+    assert result.returncode == 0, result.stderr
+    before = small_weights.read_bytes()
+    for output in (("-o", small_weights, "--format", "png"), ("--manifest", small_weights)):
+        result = pnp("denoise", photo_file, "-w", small_weights, "-s", 5, *output, "--on-exists", "overwrite")
+        assert result.returncode == 2
+        assert "would replace an input" in result.stderr.decode()
+    assert small_weights.read_bytes() == before
+
+
+def test_a_batch_below_its_folder_by_a_template_resumes(pnp: Run, photo_file: Path, tmp_path: Path) -> None:
+    common = ("blur", photo_file.parent, "-r", "--disk", 1, "-o", f"{photo_file.parent}/out/{{stem}}.{{ext}}")
+    assert pnp(*common).returncode == 0
+    result = pnp(*common, "--on-exists", "skip")
+    assert result.returncode == 0, result.stderr
+
+
+def test_huge_kernels_one_plane_tiffs_and_closed_streams(pnp: Run, photo_file: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "huge.npy", np.full((3, 3), 1e308))
+    assert pnp("kernel", "--kernel", tmp_path / "huge.npy").returncode == 0
+    tifffile.imwrite(tmp_path / "one.tif", np.zeros((1, 16, 24), np.uint8))
+    assert read_image(tmp_path / "one.tif").size == (16, 24)
+    command = f"{installed_command()} blur {photo_file} --disk 1 -o - --format npy 2>&-"
+    piped = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+    assert piped.returncode == 0
+    assert piped.stdout[:6] == b"\x93NUMPY"
+    full = subprocess.run(
+        ["sh", "-c", f"{installed_command()} kernel --disk 2 > /dev/full"], capture_output=True, check=False
+    )
+    assert full.returncode == 1
+    assert b"Traceback" not in full.stderr

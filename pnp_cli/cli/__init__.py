@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated
 
@@ -13,7 +15,7 @@ import typer
 from ..allocation import tune_allocation
 from ..errors import PnpError
 from . import blur, certify, deblur, denoise, ista, kernel, psnr, train
-from .batch import exit_code
+from .batch import exit_code, reason_of
 from .kernel_options import complete_auto
 
 EPILOG = (
@@ -65,6 +67,8 @@ def _root(
 def main() -> None:
     """Entry point of the `pnp` command."""
     tune_allocation()
+    if sys.stderr is None:  # closed: messages go nowhere, and not where data go
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters is no reason to fail
@@ -74,6 +78,11 @@ def main() -> None:
     except PnpError as error:
         print(f"pnp: error: {error}", file=sys.stderr)
         sys.exit(exit_code(error))
+    except Exception as error:
+        print(f"pnp: error: {reason_of(error)}", file=sys.stderr)
+        if {"-v", "--verbose"} & set(sys.argv):
+            traceback.print_exc()
+        sys.exit(1)
     except KeyboardInterrupt:
         print("pnp: interrupted", file=sys.stderr)
         sys.exit(130)

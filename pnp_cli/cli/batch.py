@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConditionError, PnpError, UsageError
-from ..files import write_bytes
+from ..errors import ConditionError, InputError, PnpError, UsageError
+from ..files import exists, is_dir, write_bytes
 from ..images import (
     FLOAT_FORMATS,
     FORMATS,
@@ -27,7 +27,7 @@ from ..images import (
 )
 from .console import emit, file_progress, say
 from .manifest import Manifest
-from .paths import DEPTHS, FileOptions, Job, Source, exists, find_jobs, find_sources
+from .paths import DEPTHS, FileOptions, Job, Source, find_jobs, find_sources
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
     with _manifest(options) as manifest, file_progress(len(jobs), options.quiet) as advance:
         book = _Book(options, tally, manifest, advance)
         try:
-            if options.scheduler:
+            if options.scheduler is not None:
                 _run_cluster(jobs, options, work, book)
             else:
                 for job in jobs:
@@ -161,6 +161,16 @@ class _Book:
         return self.options.fail_fast and not ok
 
 
+def reason_of(error: Exception) -> str:
+    """One sentence about an error that nobody has foreseen."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return "not enough memory; take a smaller image, or lower --tile or --grid where there is one"
+    detail = (str(error).splitlines() or [""])[0]
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'standard input or output'}: cannot be used ({error.strerror})"
+    return f"an unexpected error, please report it ({type(error).__name__}: {detail})"
+
+
 def attempt(do: Callable[..., Finished], *arguments: Any) -> Finished:
     """Call a part of the work on one file; what it raises becomes the end of that file."""
     start = time.perf_counter()
@@ -170,14 +180,8 @@ def attempt(do: Callable[..., Finished], *arguments: Any) -> Finished:
         return Finished(code=exit_code(error), error=str(error))
     except BrokenPipeError:
         raise  # whoever read the output is gone
-    except Exception as error:
-        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
-            reason = "not enough memory for this image; restore a part of it, or lower --tile where there is one"
-            return Finished(code=1, error=reason)
-        # A bug, but the other files need not suffer.
-        detail = f"{type(error).__name__}: {error}".splitlines()[0]
-        reason = f"an unexpected error, please report it ({detail})"
-        return Finished(code=1, error=reason, traceback=traceback.format_exc())
+    except Exception as error:  # the other files need not suffer
+        return Finished(code=1, error=reason_of(error), traceback=traceback.format_exc())
     return replace(end, facts={"seconds": round(time.perf_counter() - start, 3)} | end.facts)
 
 
@@ -193,7 +197,7 @@ def _local(job: Job, options: FileOptions, work: Work) -> Finished:
 def _read(job: Job, options: FileOptions) -> Finished:
     """The bytes of an input, or its end if its output exists and it is to be skipped then."""
     source, target = job
-    if target is not None and options.on_exists == "skip" and exists(target):
+    if target is not None and options.on_exists == "skip" and exists(target) and not is_dir(target):
         say(f"{source.name}: skipped, {target} exists", options.quiet)
         return Finished({"output": str(target), "skipped": True})
     return Finished(data=source.read_bytes())
@@ -236,6 +240,8 @@ def _deliver(end: Finished, target: Path | None, options: FileOptions) -> Finish
     if end.data is None:
         return end
     if target is None:
+        if sys.stdout is None:
+            raise InputError("standard output is closed; give -o a file")
         sys.stdout.buffer.write(end.data)
         sys.stdout.buffer.flush()
     else:

@@ -21,7 +21,7 @@ def certify(
         ),
     ],
     grid: Annotated[
-        int, typer.Option("--grid", min=16, max=512, help="Frequencies per axis; more is tighter and slower.")
+        int, typer.Option("--grid", min=16, max=128, help="Frequencies per axis; more is tighter and slower.")
     ] = 64,
     json: o.Json = False,
 ) -> None:

@@ -55,7 +55,7 @@ class Cluster:
             raise UsageError("--scheduler needs dask.distributed; pip install 'pnp-cli[cluster]'") from error
         try:
             self.client = Client(address, timeout=10, set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
+        except (OSError, ValueError, TypeError, TimeoutError) as error:
             raise UsageError(f"--scheduler {address}: no Dask scheduler answers there") from error
         threads = sum(self.client.nthreads().values())
         if not threads:

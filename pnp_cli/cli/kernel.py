@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, UsageError
+from ..files import exists
 from ..images import MAX_PIXELS
 from . import kernel_options as k
 from . import options as o
 from .console import emit, say
-from .paths import exists
 
 if TYPE_CHECKING:
     from ..kernels import Kernel, Properties

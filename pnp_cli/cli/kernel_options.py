@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, UsageError
+from ..files import exists
 from .console import say
-from .paths import exists
 
 if TYPE_CHECKING:
     from ..images import Image

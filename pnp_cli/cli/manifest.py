@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..files import read_bytes, write_bytes
+from ..files import is_file, read_bytes, write_bytes
 from .console import SCHEMA, finite
 from .paths import FileOptions
 
@@ -24,7 +24,6 @@ class Manifest:
     def __init__(self, options: FileOptions, earlier: Path | None = None) -> None:
         """`earlier` is the manifest of a run that this one resumes; entries of files that are skipped are kept."""
         self.options = options
-        self.read = {str(path): hashlib.sha256(read_bytes(path)).hexdigest() for path in options.protected}
         self.files: list[dict[str, Any]] = []
         self.finished = False
         self._earlier: dict[str, dict[str, Any]] = {}
@@ -32,7 +31,7 @@ class Manifest:
             try:
                 entries = json.loads(read_bytes(earlier))["files"]
                 self._earlier = {entry["input"]: entry for entry in entries if entry["ok"]}
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise UsageError(f"{earlier}: not a manifest of pnp; choose another --manifest") from error
 
     def add(self, source: str, ok: bool, facts: dict[str, Any]) -> None:
@@ -55,7 +54,7 @@ class Manifest:
             "command": self.options.command,
             "arguments": sys.argv[1:],
             "options": {name: _plain(value) for name, value in self.options.parameters.items() if name != "inputs"},
-            "read": self.read,
+            "read": {str(p): hashlib.sha256(read_bytes(p)).hexdigest() for p in self.options.protected if is_file(p)},
             "folder": str(Path.cwd()),
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
             "finished": self.finished,

@@ -41,7 +41,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         import tomli as tomllib
 
     try:
-        tables = tomllib.loads(read_bytes(path).decode())
+        tables = tomllib.loads(read_bytes(path).decode("utf-8-sig"))
     except (InputError, ValueError) as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise UsageError(f"{path}: not a usable configuration file ({reason})") from error
@@ -61,7 +61,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     unknown |= set(own) - set(names)
     if unknown:
         raise UsageError(f"{path}: '{sorted(unknown)[0]}' is not an option or command; see pnp {context.info_name} -h")
-    common = {key: value for key, value in tables.items() if key in names}
+    common = {key: value for key, value in tables.items() if key in names and not isinstance(value, dict)}
     defaults = {names[key]: value for key, value in (common | own).items()}
     if defaults.get("motion") == "auto":
         defaults["motion"] = ["auto", "auto"]

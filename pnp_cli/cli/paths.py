@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from ..errors import InputError, UsageError
-from ..files import read_bytes
+from ..files import exists, is_dir, is_file, read_bytes
 from ..images import FLOAT_FORMATS, FORMATS, MAX_PIXELS, Depth, Image, list_images, read_image
 
 STREAM = "-"
@@ -51,7 +51,11 @@ class Source:
         """
         if self.problem:
             raise InputError(f"{self.name}: {self.problem}")
-        return read_bytes(self.path) if self.path else sys.stdin.buffer.read()
+        if self.path:
+            return read_bytes(self.path)
+        if sys.stdin is None:
+            raise InputError("standard input is closed; give a file")
+        return sys.stdin.buffer.read()
 
     def read(self, max_pixels: int) -> Image:
         """Read the image, if it has at most so many pixels.
@@ -120,7 +124,7 @@ class FileOptions:
             raise UsageError("--json and the image both want standard output; give -o a file")
         if streams and len(sources) > 1:
             raise UsageError("standard output takes one image; give -o a folder for several inputs")
-        if self.output is not None and self.output != STREAM and len(sources) > 1 and Path(self.output).is_file():
+        if self.output is not None and self.output != STREAM and len(sources) > 1 and is_file(self.output):
             raise UsageError(f"{self.output} is a file, but there are {len(sources)} inputs; give -o a folder")
         for option, path in self.beside.items():
             if self.on_exists == "error" and exists(path) and not self.dry_run:
@@ -147,33 +151,19 @@ def find_sources(inputs: Sequence[str], recursive: bool = False) -> list[Source]
         elif not text:
             sources.append(Source(path, problem="an input has an empty name"))
         elif is_dir(path):
-            found = list_images(path, recursive)
+            closed: list[Path] = []
+            found = list_images(path, recursive, closed)
             hint = "" if recursive else "; -r searches below it"
             sources += [Source(p, path) for p in found]
-            if not found:
+            sources += [Source(p, problem="the folder cannot be read; ask for the right to") for p in closed]
+            if not found and not closed:
                 sources.append(Source(path, problem=f"the folder holds no image files{hint}"))
         elif glob.has_magic(text) and not os.path.exists(text):
-            matches = sorted(p for p in glob.glob(text, recursive=True) if Path(p).is_file())
+            matches = sorted(p for p in glob.glob(text, recursive=True) if is_file(p))
             sources += [Source(Path(p)) for p in matches] or [Source(path, problem="matches no file")]
         else:
             sources.append(Source(path))
     return sources
-
-
-def is_dir(path: Path) -> bool:
-    """Whether it is a folder that may be looked into; false for impossible names."""
-    try:
-        return path.is_dir()
-    except OSError:  # an impossible name, or a folder that may not be looked into
-        return False
-
-
-def exists(path: Path) -> bool:
-    """Whether there is a file of that name; false for impossible names."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
 
 
 def target_of(source: Source, options: FileOptions, many: bool) -> Path | None:
@@ -193,7 +183,8 @@ def target_of(source: Source, options: FileOptions, many: bool) -> Path | None:
         return source.path.with_name(f"{stem}.{options.suffix}{suffix}")
     if "{" in options.output:
         parent = str(source.path.parent) if source.path else "."
-        return Path(_fill(options.output, name=name, stem=stem, ext=suffix[1:], parent=parent))
+        filled = _fill(options.output, name=name, stem=stem, ext=suffix[1:], parent=parent)
+        return Path(filled) / f"{stem}{suffix}" if filled.endswith(("/", "\\")) else Path(filled)
     if not many and not _is_folder(options.output):
         return Path(options.output)
     folder = Path(options.output)
@@ -217,7 +208,7 @@ def _fill(template: str, **fields: str) -> str:
 
 
 def _is_folder(output: str) -> bool:
-    return output.endswith(("/", "\\")) or is_dir(Path(output))
+    return output.endswith(("/", "\\")) or is_dir(output)
 
 
 def _default_suffix(source: Source) -> str:
@@ -248,16 +239,16 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
     kept = {p.resolve() for p in (*(s.path for s, _ in jobs), *options.protected) if p is not None and exists(p)}
     claimed: dict[str, str] = {}
     for option, path in options.beside.items():
-        if os.path.abspath(path) in claimed:
-            raise UsageError(f"{path}: the {option} would replace {claimed[os.path.abspath(path)]}; rename one")
+        if _place(path) in claimed:
+            raise UsageError(f"{path}: the {option} would replace {claimed[_place(path)]}; rename one")
         if path.resolve() in kept:
             raise UsageError(f"{path}: the {option} would replace an input; choose another --{option}")
-        claimed[os.path.abspath(path)] = f"the {option}"
+        claimed[_place(path)] = f"the {option}"
     taken = []
     for source, target in jobs:
         if target is None:
             continue
-        place = os.path.abspath(target)
+        place = _place(target)
         if place in claimed:
             raise UsageError(
                 f"{source.name} and {claimed[place]} would both be written to {target}; give -o a template such as "
@@ -274,9 +265,18 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
     return jobs
 
 
+def _place(path: Path) -> str:
+    """Where a file is: links in its folder's name followed, but not the file, which a new one replaces."""
+    return os.path.join(os.path.realpath(path.parent), path.name)
+
+
 def _without_outputs(jobs: Sequence[Job], options: FileOptions) -> list[Job]:
     """The jobs whose input was found in a folder and is neither another's output nor in an output folder inside."""
-    makers = {os.path.abspath(target): source for source, target in jobs if source.root and target}
+    makers = {
+        os.path.abspath(target): source
+        for source, target in jobs
+        if source.root and target and os.path.abspath(target) != os.path.abspath(source.path or "")
+    }
     output = Path(os.path.abspath(options.output)) if options.output and _is_folder(options.output) else None
 
     def written(source: Source) -> bool:

@@ -101,13 +101,16 @@ class _Truths:
     """The true image of every test image: one for all, or those of a folder by name. The last one is kept."""
 
     def __init__(self, reference: str, recursive: bool, max_pixels: int) -> None:
-        from .paths import STREAM, Source, find_sources, is_dir
+        from ..files import is_dir
+        from .paths import STREAM, Source, find_sources
 
         self.max_pixels = max_pixels
         self.folder = Path(reference) if reference != STREAM and is_dir(Path(reference)) else None
         self.by_name: dict[str, Source] = {}
         if self.folder:
             for source in find_sources([reference], recursive):
+                if source.problem:
+                    source.read_bytes()  # says it
                 key = self._key(source)
                 if key in self.by_name:
                     raise UsageError(f"{source.name} and {self.by_name[key].name} are both called {source.path.stem}")  # type: ignore[union-attr]
@@ -136,6 +139,8 @@ class _Truths:
         InputError
             If there is none, or it cannot be read.
         """
+        if source.problem:
+            source.read_bytes()  # says it
         if not self.folder:
             return self._read(self._only)
         if source.path is None:
@@ -160,12 +165,13 @@ def _show(rows: list[tuple[str, float, float | None]], peak: str, ssim: bool) ->
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("image", f"PSNR (dB, peak {'1.0' if peak == 'range' else 'max |reference|'})")
     if ssim:
         table.add_column("SSIM")
     for name, value, similarity in rows:
-        table.add_row(name, f"{value:.2f}", *([f"{similarity:.4f}"] if similarity is not None else []))
+        table.add_row(Text(name), f"{value:.2f}", *([f"{similarity:.4f}"] if similarity is not None else []))
     if len(rows) > 1:
         mean = [f"{sum(r[2] or 0 for r in rows) / len(rows):.4f}"] if ssim else []
         table.add_row("mean", f"{sum(r[1] for r in rows) / len(rows):.2f}", *mean)
