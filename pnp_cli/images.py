@@ -287,6 +287,8 @@ def _read_tiff(data: bytes, name: str, max_pixels: int) -> Image | None:
             )
         if len(page.dataoffsets) < math.prod(page.chunked):
             raise InputError(f"{name}: is not whole, parts of the image are missing; save it again")
+        if not page.imagelength * page.imagewidth:
+            raise InputError(f"{name}: the image has no pixels")
         array = page.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
