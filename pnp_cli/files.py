@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from .errors import InputError
@@ -12,24 +13,22 @@ from .errors import InputError
 
 def is_file(path: str | Path) -> bool:
     """Whether there is a regular file; false for impossible names, and where one may not look."""
-    try:
-        return Path(path).is_file()
-    except OSError:
-        return False
+    return _answer(Path(path).is_file)
 
 
 def is_dir(path: str | Path) -> bool:
     """Whether there is a folder; false for impossible names, and where one may not look."""
-    try:
-        return Path(path).is_dir()
-    except OSError:
-        return False
+    return _answer(Path(path).is_dir)
 
 
 def exists(path: str | Path) -> bool:
     """Whether there is anything of that name; false for impossible names, and where one may not look."""
+    return _answer(Path(path).exists)
+
+
+def _answer(question: Callable[[], bool]) -> bool:
     try:
-        return Path(path).exists()
+        return question()
     except OSError:
         return False
 

@@ -143,8 +143,6 @@ def read_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
     except Exception as error:  # decoders raise anything on malformed input
         reason = f"not a readable image ({_first_line(error)}); it may be damaged, save or download it again"
         raise InputError(f"{name}: {reason}") from error
-    if 0 in image.pixels.shape:
-        raise InputError(f"{name}: the image has no pixels")
     return image
 
 
@@ -287,8 +285,6 @@ def _read_tiff(data: bytes, name: str, max_pixels: int) -> Image | None:
             )
         if len(page.dataoffsets) < math.prod(page.chunked):
             raise InputError(f"{name}: is not whole, parts of the image are missing; save it again")
-        if not page.imagelength * page.imagewidth:
-            raise InputError(f"{name}: the image has no pixels")
         array = page.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
@@ -304,6 +300,8 @@ def _read_tiff(data: bytes, name: str, max_pixels: int) -> Image | None:
 
 def _from_array(array: npt.NDArray[Any], name: str) -> Image:
     """Image of an array (H, W) or (H, W, C): unsigned integers by their range, floats as they are."""
+    if not array.size:
+        raise InputError(f"{name}: the image has no pixels")
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):

@@ -41,6 +41,11 @@ class Source:
         """What messages call it."""
         return str(self.path) if self.path else "standard input"
 
+    def require(self) -> None:
+        """Raise an `InputError` if it is known that there is nothing to read."""
+        if self.problem:
+            raise InputError(f"{self.name}: {self.problem}")
+
     def read_bytes(self) -> bytes:
         """The content of the file.
 
@@ -49,8 +54,7 @@ class Source:
         InputError
             If there is none.
         """
-        if self.problem:
-            raise InputError(f"{self.name}: {self.problem}")
+        self.require()
         if self.path:
             return read_bytes(self.path)
         if sys.stdin is None:

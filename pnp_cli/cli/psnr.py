@@ -109,8 +109,7 @@ class _Truths:
         self.by_name: dict[str, Source] = {}
         if self.folder:
             for source in find_sources([reference], recursive):
-                if source.problem:
-                    source.read_bytes()  # says it
+                source.require()
                 key = self._key(source)
                 if key in self.by_name:
                     raise UsageError(f"{source.name} and {self.by_name[key].name} are both called {source.path.stem}")  # type: ignore[union-attr]
@@ -139,8 +138,7 @@ class _Truths:
         InputError
             If there is none, or it cannot be read.
         """
-        if source.problem:
-            source.read_bytes()  # says it
+        source.require()
         if not self.folder:
             return self._read(self._only)
         if source.path is None:
