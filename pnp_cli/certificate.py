@@ -28,32 +28,50 @@ from .layers import EulerStep
 from .tiling import Tiled
 
 ROUNDING = 1 + 1e-9
-"""Covers the float64 rounding of the FFT and of the eigenvalue computation."""
+"""Covers the float64 rounding of the Fourier sums and of the eigenvalue computation."""
 
 
-def gram_symbol(weight: Tensor, grid: int) -> Tensor:
-    """F(ω)ᴴF(ω), up to conjugation, on the half grid of real input: the spectrum of the autocorrelation.
+BLOCK = 1024
+"""Frequencies whose symbols are in memory at one time."""
+
+
+def half_grid(grid: int) -> Tensor:
+    """The frequencies 2π(i, j)/N, 0 ≤ i < N and 0 ≤ j ≤ N/2, of the grid of N = `grid` per axis: (N·(N//2 + 1), 2).
+
+    The symbols of the others are the complex conjugates of these, since the convolution is real.
+    """
+    rows, columns = torch.arange(grid, dtype=torch.float64), torch.arange(grid // 2 + 1, dtype=torch.float64)
+    return 2 * math.pi / grid * torch.cartesian_prod(rows, columns)
+
+
+def gram_symbol(weight: Tensor, frequencies: Tensor) -> Tensor:
+    """F(ω)ᴴF(ω), up to conjugation: the spectrum of the autocorrelation.
 
     Parameters
     ----------
     weight : Tensor, shape (C_out, C_in, k₁, k₂)
-    grid : number N of frequencies per axis, N ≥ max(k₁, k₂).
+    frequencies : ω, float64 Tensor of shape (n, 2), in radians per pixel.
 
     Returns
     -------
-    complex128 Tensor of shape (N·(N//2 + 1), C, C), Hermitian, C the smaller channel count (F and Fᴴ
-    have the same norm). The other half of the frequencies is the complex conjugate.
+    complex128 Tensor of shape (n, C, C), Hermitian, C the smaller channel count (F and Fᴴ have the same norm).
     """
     w = _narrow_input(weight)
     k1, k2 = w.shape[-2:]
     columns = w.transpose(0, 1).contiguous()
     # R[i, j](d) = Σ_o Σ_m A[o, i](m + d) A[o, j](m); its spectrum is that of AᵀA.
     autocorrelation = F.conv2d(columns, columns, padding=(k1 - 1, k2 - 1))
-    wrapped = torch.zeros(*autocorrelation.shape[:2], grid, grid, dtype=w.dtype)
-    for a in range(2 * k1 - 1):
-        for b in range(2 * k2 - 1):
-            wrapped[:, :, (a - k1 + 1) % grid, (b - k2 + 1) % grid] += autocorrelation[:, :, a, b]
-    return torch.fft.rfft2(wrapped).flatten(2).permute(2, 0, 1).contiguous()
+    lags = torch.cartesian_prod(torch.arange(1 - k1, k1), torch.arange(1 - k2, k2)).to(frequencies)
+    angles = frequencies @ lags.T
+    waves = torch.polar(torch.ones_like(angles), -angles)
+    channels = len(columns)
+    return (waves @ autocorrelation.flatten(2).flatten(0, 1).T.to(waves.dtype)).view(-1, channels, channels)
+
+
+def _largest_eigenvalues(weight: Tensor, grid: int) -> Tensor:
+    """‖F(ω)‖₂² on the `half_grid`."""
+    blocks = half_grid(grid).split(BLOCK)
+    return torch.cat([torch.linalg.eigvalsh(gram_symbol(weight, block))[:, -1] for block in blocks])
 
 
 def norm_upper_bound(weight: Tensor, grid: int = 64) -> float:
@@ -71,9 +89,9 @@ def norm_upper_bound(weight: Tensor, grid: int = 64) -> float:
     k1, k2 = weight.shape[-2:]
     if grid <= max(k1, k2) - 1:
         raise ValueError(f"a {k1}x{k2} kernel needs a grid finer than {grid}")
-    eigenvalues = torch.linalg.eigvalsh(gram_symbol(weight, grid))
+    largest = float(_largest_eigenvalues(weight, grid).max())
     gap = math.cos(math.pi * (k1 - 1) / (2 * grid)) * math.cos(math.pi * (k2 - 1) / (2 * grid))
-    return math.sqrt(max(float(eigenvalues.max()), 0.0)) / gap * ROUNDING
+    return math.sqrt(max(largest, 0.0)) / gap * ROUNDING
 
 
 def norm_lower_bound(weight: Tensor, iterations: int = 3, side: int = 64) -> float:
@@ -84,12 +102,10 @@ def norm_lower_bound(weight: Tensor, iterations: int = 3, side: int = 64) -> flo
     in its place.
     """
     w = _narrow_input(weight)
-    symbol = gram_symbol(weight, side)
-    strongest = int(torch.linalg.eigvalsh(symbol)[:, -1].argmax())
-    row, column = divmod(strongest, side // 2 + 1)
-    vector = torch.linalg.eigh(symbol[strongest]).eigenvectors[:, -1]
+    frequency = half_grid(side)[_largest_eigenvalues(weight, side).argmax()]
+    vector = torch.linalg.eigh(gram_symbol(weight, frequency[None])[0]).eigenvectors[:, -1]
     n = torch.arange(side, dtype=w.dtype)
-    angle = 2 * math.pi / side * (row * n[:, None] + column * n)
+    angle = frequency[0] * n[:, None] + frequency[1] * n
     x = (vector[:, None, None] * torch.polar(torch.ones_like(angle), angle)).real[None]
     norm = 0.0
     for _ in range(iterations):

@@ -58,8 +58,9 @@ class HuberMixture(nn.Module):
         super().__init__()
         self.group = group
         groups = filters // group
-        spread = torch.linspace(1, -1, self.TERMS)[:, None]
-        self.log_threshold = nn.Parameter(spread.repeat(1, groups))
+        spread = torch.ones(self.TERMS, groups)
+        spread[1] = -1.0
+        self.log_threshold = nn.Parameter(spread)
         self.log_threshold_slope = nn.Parameter(torch.ones(self.TERMS, groups))
         logits = torch.zeros(1 + self.TERMS, groups)
         logits[0] = -4.0  # hardly any linear term at first: it would blur
@@ -197,8 +198,8 @@ class EulerStep(nn.Module):
         top, left = offset
         self._margin = (left, -left % scale, top, -top % scale)
         width = channels * scale**2
-        init = torch.randn(filters, width, kernel_size, kernel_size)
-        self.weight = nn.Parameter(init / math.sqrt(width * kernel_size**2))
+        self.weight = nn.Parameter(torch.empty(filters, width, kernel_size, kernel_size))
+        nn.init.kaiming_uniform_(self.weight, nonlinearity="linear")
         self.step = nn.Parameter(torch.tensor(1.0))
         self.activation = activation
 

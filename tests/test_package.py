@@ -40,6 +40,11 @@ def test_commands_without_torch(arguments: list[str], photo_file: Path) -> None:
     assert "torch" not in modules_after(code)
 
 
+def test_weights_load_without_the_compiler() -> None:
+    """Operations on the meta device that are written in Python import all of torch.compile: a second of every start."""
+    assert "torch._dynamo" not in modules_after("from pnp_cli import weights\nweights.load('conditioned')")
+
+
 def test_every_public_name_exists() -> None:
     for name in pnp_cli.__all__:
         assert getattr(pnp_cli, name) is not None
