@@ -70,7 +70,7 @@ def gram_symbol(weight: Tensor, frequencies: Tensor) -> Tensor:
 
 def _largest_eigenvalues(weight: Tensor, grid: int) -> Tensor:
     """‖F(ω)‖₂² on the `half_grid`."""
-    blocks = half_grid(grid).split(BLOCK)
+    blocks = torch.split(half_grid(grid), BLOCK)
     return torch.cat([torch.linalg.eigvalsh(gram_symbol(weight, block))[:, -1] for block in blocks])
 
 

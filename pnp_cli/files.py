@@ -22,8 +22,10 @@ def is_dir(path: str | Path) -> bool:
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is anything of that name; false for impossible names, and where one may not look."""
-    return _answer(Path(path).exists)
+    """Whether there is anything of that name, be it a link that leads nowhere; false for impossible names, and where
+    one may not look.
+    """
+    return os.path.lexists(path)
 
 
 def _answer(question: Callable[[], bool]) -> bool:

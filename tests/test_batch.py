@@ -101,6 +101,37 @@ def test_existing_outputs_are_found_before_any_work(
     assert (out / "sub/c.png").read_bytes() == b"precious"
 
 
+def test_a_link_that_leads_nowhere_is_an_existing_output(
+    pnp: Run, folder: Path, tmp_path: Path, small_weights: Path
+) -> None:
+    """It is refused beforehand, skipped, or replaced as a file; what it points to does not come into being."""
+    link = tmp_path / "o.png"
+    link.symlink_to(tmp_path / "nowhere.png")
+    run = ("denoise", folder / "a.png", "-o", link, *common(small_weights))
+    refused = pnp(*run)
+    assert refused.returncode == 2
+    assert "exists already" in refused.stderr.decode()
+    assert pnp(*run, "--on-exists", "skip").returncode == 0
+    assert link.is_symlink()
+    assert pnp(*run, "--on-exists", "overwrite").returncode == 0
+    assert not link.is_symlink()
+    assert read_image(link).size == (24, 32)
+    assert not (tmp_path / "nowhere.png").exists()
+
+
+def test_outputs_are_told_from_inputs_through_links(
+    pnp: Run, folder: Path, tmp_path: Path, small_weights: Path
+) -> None:
+    """A folder read under one name and written under another is one folder."""
+    (tmp_path / "link").symlink_to(folder)
+    run = ("denoise", tmp_path / "link", "-o", f"{folder}/{{stem}}.clean.{{ext}}", *common(small_weights))
+    assert pnp(*run).returncode == 0
+    made = names(folder)
+    assert {"a.clean.png", "b.clean.tif"} <= set(made)
+    assert pnp(*run, "--on-exists", "skip").returncode == 0
+    assert names(folder) == made
+
+
 def test_a_dry_run_of_denoise(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
     """What would be done, for every input that can be read, and nothing written."""
     manifest = tmp_path / "run.json"
@@ -239,7 +270,13 @@ def test_configuration_file(pnp: Run, folder: Path, tmp_path: Path, small_weight
     assert result.stderr == b""
     result = pnp("denoise", folder / "a.png", "-o", tmp_path / "p.png", "--config", config, "--json", "-s", 3)
     assert json.loads(result.stdout)["sigma"] == 3, "what is given wins"
-    for text, words in (("[denoise]\nsgima = 3", "sgima"), ("nonsense = 1", "nonsense"), ("[", "not a usable")):
+    for text, words in (
+        ("[denoise]\nsgima = 3", "sgima"),
+        ("nonsense = 1", "nonsense"),
+        ("[", "not a usable"),
+        ("[denoise]\nrepeat = 'often'", "pnp.toml: repeat cannot be 'often'"),
+        ("quality = 200", "pnp.toml: quality cannot be 200"),
+    ):
         config.write_text(text)
         result = pnp("denoise", folder / "a.png", "-o", tmp_path / "q.png", "--config", config)
         assert result.returncode == 2
@@ -327,6 +364,13 @@ def test_the_files_of_a_killed_worker_are_done_by_another(
     _, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr.decode()[-2000:]
     assert len(list((tmp_path / "out").glob("*.png"))) == 12
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://host", "tcp://host:port", "http://host:8786", ""])
+def test_what_is_no_address_is_refused_at_once(pnp: Run, folder: Path, small_weights: Path, address: str) -> None:
+    result = pnp("denoise", folder / "a.png", *common(small_weights), "--scheduler", address)
+    assert result.returncode == 2
+    assert "is not an address such as tcp://host:8786" in result.stderr.decode()
 
 
 def test_no_scheduler_is_one_sentence(pnp: Run, folder: Path, small_weights: Path) -> None:

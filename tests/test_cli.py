@@ -289,6 +289,12 @@ def test_psnr(installed: Run, photo: Image, photo_file: Path, tmp_path: Path) ->
     assert installed("psnr", photo_file, tmp_path / "other.tif", "--min-psnr", expected + 1).returncode == 4
     same = installed("psnr", photo_file, photo_file, "--ssim")
     assert same.stdout.decode().split() == ["inf", "1.00000"]
+    # The PSNR is of the colours, but an image with another transparency is another image.
+    glass = replace(photo, alpha=np.full(photo.size, 0.5, np.float32))
+    write_image(glass, tmp_path / "glass.png")
+    lines = installed("psnr", tmp_path / "glass.png", photo_file, tmp_path / "glass.png", "--json").stdout.splitlines()
+    facts = [json.loads(line) for line in lines]
+    assert [(fact["psnr"], fact["identical"]) for fact in facts] == [(None, False), (None, True)]
 
 
 def test_psnr_of_folders(pnp: Run, photo: Image, tmp_path: Path) -> None:

@@ -159,6 +159,8 @@ def test_config(call: Call, tmp_path: Path) -> None:
         code, _, err = call("kernel", *arguments)
         assert code == 2
         assert "an image together with --motion auto" in err
+    (tmp_path / "pnp.toml").write_text("center = false\n")
+    assert call("kernel", "--disk", 2, "--config", "pnp.toml", "-q")[0] == 0, "meant for kernels of files"
     (tmp_path / "pnp.toml").write_text("[certify]\ngrid = 32\n")
     code, _, err = call("kernel", "--disk", 2, "--config", "pnp.toml")
     assert code == 2

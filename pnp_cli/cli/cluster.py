@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..errors import InputError, UsageError
 from .console import collected
@@ -23,6 +24,9 @@ ATTEMPTS = 3
 
 PATIENCE = 15.0
 """Seconds for which a file is sent again before the cluster counts as gone."""
+
+SCHEMES = ("tcp", "tls", "ucx", "ucxx", "ws", "wss")
+"""How a scheduler may be spoken to over a network."""
 
 PER_THREAD = 2
 """Files in flight for every thread of the cluster, so that workers need not wait for the next one."""
@@ -45,10 +49,11 @@ class Cluster:
     Raises
     ------
     UsageError
-        If dask.distributed is not installed, nothing answers at the address, or there is no worker.
+        If that is no address, dask.distributed is not installed, nothing answers, or there is no worker.
     """
 
     def __init__(self, address: str, work: Work, options: FileOptions) -> None:
+        _require_address(address)
         try:
             from distributed import Client
         except ImportError as error:
@@ -123,6 +128,17 @@ class Cluster:
                     raise InputError(f"the cluster is gone ({name}); start it again and resume") from error
                 self._shared = None
                 time.sleep(0.5)
+
+
+def _require_address(address: str) -> None:
+    """Refuse at once what no scheduler can have for an address; the client would look for it for long."""
+    scheme, colons, place = address.rpartition("://")
+    try:
+        port = urlsplit(f"//{place}").port
+    except ValueError:
+        port = None
+    if port is None or (colons and scheme not in SCHEMES):
+        raise UsageError(f"--scheduler {address}: is not an address such as tcp://host:8786")
 
 
 def _fetch(future: Any) -> tuple[Finished, list[str]] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,7 +98,7 @@ def _check_outputs(outputs: tuple[Path | None, Path | None], inputs: tuple[Path 
         if target is None:
             continue
         check(target)
-        if any(source and exists(source) and source.resolve() == target.resolve() for source in inputs):
+        if any(source and exists(source) and os.path.realpath(source) == os.path.realpath(target) for source in inputs):
             raise UsageError(f"the output {target} would replace an input; choose another name")
         if exists(target) and not overwrite:
             raise UsageError(f"{target}: exists already; choose another name, or --on-exists overwrite")

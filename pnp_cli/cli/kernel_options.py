@@ -139,7 +139,8 @@ def read_kernel(
             "--path POINTS, --trajectory FILE or --kernel FILE"
         )
     ((name, value),) = given.items()
-    if name != "kernel" and not center:
+    typed = context.get_parameter_source("center")
+    if name != "kernel" and not center and typed and typed.name == "COMMANDLINE":
         raise UsageError("--no-center belongs to --kernel FILE; leave it out")
     if name == "motion":
         if tuple(value) == AUTO:

@@ -31,7 +31,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     Raises
     ------
     UsageError
-        If the file cannot be read or names what is not an option.
+        If the file cannot be read, names what is not an option, or gives one a value that it cannot have.
     """
     if path is None:
         return None
@@ -65,6 +65,15 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     defaults = {names[key]: value for key, value in (common | own).items()}
     if defaults.get("motion") == "auto":
         defaults["motion"] = ["auto", "auto"]
+    parameters: Any = context.command.params
+    for parameter in parameters:
+        try:
+            if parameter.name in defaults:
+                parameter.process_value(context, defaults[parameter.name])
+        except typer.BadParameter as error:
+            option = next(key for key, name in names.items() if name == parameter.name)
+            value = defaults[parameter.name]
+            raise UsageError(f"{path}: {option} cannot be {value!r} ({error.message.rstrip('.')})") from error
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
 

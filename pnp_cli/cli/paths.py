@@ -240,12 +240,14 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
     jobs = _without_outputs(jobs, options)
     if not jobs:
         raise UsageError("the folders hold nothing but what this command has written there; give it other images")
-    kept = {p.resolve() for p in (*(s.path for s, _ in jobs), *options.protected) if p is not None and exists(p)}
+    kept = {
+        os.path.realpath(p) for p in (*(s.path for s, _ in jobs), *options.protected) if p is not None and exists(p)
+    }
     claimed: dict[str, str] = {}
     for option, path in options.beside.items():
         if _place(path) in claimed:
             raise UsageError(f"{path}: the {option} would replace {claimed[_place(path)]}; rename one")
-        if path.resolve() in kept:
+        if os.path.realpath(path) in kept:
             raise UsageError(f"{path}: the {option} would replace an input; choose another --{option}")
         claimed[_place(path)] = f"the {option}"
     taken = []
@@ -260,7 +262,7 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
             )
         claimed[place] = source.name
         if exists(target):
-            if target.resolve() in kept and options.on_exists != "skip":
+            if os.path.realpath(target) in kept and options.on_exists != "skip":
                 raise UsageError(f"{source.name}: the output {target} would replace an input; choose another -o")
             taken.append(target)
     if taken and options.on_exists == "error" and not options.dry_run:
@@ -276,17 +278,15 @@ def _place(path: Path) -> str:
 
 def _without_outputs(jobs: Sequence[Job], options: FileOptions) -> list[Job]:
     """The jobs whose input was found in a folder and is neither another's output nor in an output folder inside."""
-    makers = {
-        os.path.abspath(target): source
-        for source, target in jobs
-        if source.root and target and os.path.abspath(target) != os.path.abspath(source.path or "")
-    }
-    output = Path(os.path.abspath(options.output)) if options.output and _is_folder(options.output) else None
+    places = {source: _place(source.path) for source, _ in jobs if source.root and source.path and not source.problem}
+    targets = {_place(target): source for source, target in jobs if source in places and target}
+    makers = {place: source for place, source in targets.items() if place != places[source]}
+    output = Path(os.path.realpath(options.output)) if options.output and _is_folder(options.output) else None
 
     def written(source: Source) -> bool:
-        if source.root is None or source.path is None or source.problem:
+        if source not in places or source.root is None:
             return False
-        place, root = (Path(os.path.abspath(path)) for path in (source.path, source.root))
+        place, root = Path(places[source]), Path(os.path.realpath(source.root))
         if output is not None and root in output.parents and output in place.parents:
             return True
         return makers.get(str(place), source) is not source

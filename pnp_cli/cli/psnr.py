@@ -84,17 +84,25 @@ def psnr(
             continue
         rows.append((source.name, value, similarity))
         if json:
-            # JSON has no infinity: psnr is null for identical images.
-            same = value == float("inf")
-            emit(
-                "psnr", source.name, True, reference=truths.name, psnr=value, peak=peak, ssim=similarity, identical=same
-            )
+            facts = {"psnr": value, "peak": peak, "ssim": similarity, "identical": _identical(image, truth)}
+            emit("psnr", source.name, True, reference=truths.name, **facts)
     if not json:
         _show(rows, peak, ssim)
     if min_psnr is not None and any(value < min_psnr for _, value, _ in rows):
         say(f"pnp: a PSNR is below {min_psnr:g} dB")
         raise typer.Exit(4)
     raise typer.Exit(1 if failed else 0)
+
+
+def _identical(image: Image, truth: Image) -> bool:
+    """Whether two images have the same pixels and the same transparency, which the PSNR is without."""
+    import numpy as np
+
+    if image.alpha is None or truth.alpha is None:
+        same = image.alpha is truth.alpha
+    else:
+        same = np.array_equal(image.alpha, truth.alpha)
+    return same and np.array_equal(image.pixels, truth.pixels)
 
 
 class _Truths:
