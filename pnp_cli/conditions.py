@@ -124,13 +124,13 @@ class RunningChecks:
     ----------
     alpha : averaged constant of T, below 1.
     contraction : q, or None.
-    box : whether T maps into [0, 1], which gives the a-priori bound.
+    box : T maps into [0, box], which gives the a-priori bound; None if it does not.
     """
 
     ROUNDING = 32.0
     """Allowed error of one evaluation of T, in units of machine epsilon times ‖x‖."""
 
-    def __init__(self, alpha: float, contraction: float | None = None, box: bool = True) -> None:
+    def __init__(self, alpha: float, contraction: float | None = None, box: float | None = 1.0) -> None:
         alpha = max(alpha, 1e-6)  # an averaged map is averaged with every larger constant, too
         self.kappa = (1 - alpha) / alpha
         self.contraction = contraction
@@ -139,7 +139,7 @@ class RunningChecks:
         self._previous: tuple[Tensor, Tensor, float] | None = None
 
     @classmethod
-    def of(cls, guarantee: Guarantee, box: bool) -> RunningChecks | None:
+    def of(cls, guarantee: Guarantee, box: float | None) -> RunningChecks | None:
         """The checks that go with a guarantee; None if nothing is guaranteed."""
         if guarantee.theorem == "none":
             return None
@@ -180,17 +180,17 @@ class RunningChecks:
         if self.contraction is None:
             return None
         bound = (self.contraction * residual + self.rounding(x) + error) / (1 - self.contraction)
-        return bound if not self.box or bound < math.sqrt(x.numel()) else None
+        return bound if self.box is None or bound < self.box * math.sqrt(x.numel()) else None
 
     def a_priori_bound(self, entries: int, count: int, errors: float = 0.0, deviations: float = 0.0) -> float | None:
         """Bound of the residual after `count` iterations, if x_0 and the fixed points lie in the box.
 
-        Without errors Σ κ‖d_k‖² ≤ ‖x_0 − x*‖² ≤ entries, and the ‖d_k‖ decrease. Steps x_{k+1} = T x_k + e_k with
-        Σ‖e_k‖ = E, by inexact evaluation (sum `errors`) or by choice (sum `deviations`), make it (√entries + E)²;
-        inexact evaluation may raise the residual by three times its sum after its smallest value. And no residual
-        exceeds √entries + E.
+        Without errors Σ κ‖d_k‖² ≤ ‖x_0 − x*‖² ≤ D² = box²·entries, and the ‖d_k‖ decrease. Steps
+        x_{k+1} = T x_k + e_k with Σ‖e_k‖ = E, by inexact evaluation (sum `errors`) or by choice (sum `deviations`),
+        make it (D + E)²; inexact evaluation may raise the residual by three times its sum after its smallest value.
+        And no residual exceeds D + E.
         """
-        if not self.box or not count:
+        if self.box is None or not count:
             return None
-        reach = math.sqrt(entries) + errors + deviations
+        reach = self.box * math.sqrt(entries) + errors + deviations
         return min(reach / math.sqrt(self.kappa * count) + 3 * errors, reach)

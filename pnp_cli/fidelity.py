@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from .operators import Blur
@@ -36,24 +37,35 @@ class Fidelity(Protocol):
 
 
 class LeastSquares:
-    """f(x) = ½‖Kx − y‖² + (ridge/2)‖x‖², with ∇f(x) = Kᵀ(Kx − y) + ridge·x.
+    """f(x) = ½‖r(x)‖² + (ridge/2)‖x‖², with the misfit r(x) = Kx − y and ∇f(x) = Kᵀr(x) + ridge·x.
 
-    L = ‖K‖² + ridge and μ = σ_min(K)² + ridge.
+    L = ‖K‖² + ridge and μ = σ_min(K)² + ridge. Where the measurement is *clipped* the light was y or more, and
+    r = min(Kx − y, 0): only a scene that is too dark there is at fault. That makes f a squared distance to a convex
+    set, so it is convex and its gradient as smooth; of μ the ridge is left.
 
     Parameters
     ----------
     operator : K.
     y : measurement (B, C, H, W), in the frame of K.
     ridge : weight of the quadratic term, ≥ 0; it buys strong convexity at a bias towards black.
+    clip_level : measurements of this value or more are clipped; None if none is.
+
+    Attributes
+    ----------
+    clipped : where the measurement is clipped, or None if it is so nowhere.
+    diagonal : whether ∇f is linear and diagonal in the Fourier basis.
     """
 
     name = "least-squares"
     error = 0.0
 
-    def __init__(self, operator: Blur, y: Tensor, ridge: float = 0.0) -> None:
+    def __init__(self, operator: Blur, y: Tensor, ridge: float = 0.0, clip_level: float | None = None) -> None:
         self.operator, self.y, self.ridge = operator, y, ridge
+        clipped = y >= clip_level if clip_level is not None else None
+        self.clipped = clipped if clipped is not None and clipped.any() else None
+        self.diagonal = operator.diagonal and self.clipped is None
         self.lipschitz = operator.lipschitz + ridge
-        self.strong_convexity = operator.strong_convexity + ridge
+        self.strong_convexity = (operator.strong_convexity if self.clipped is None else 0.0) + ridge
 
     @cached_property
     def back(self) -> Tensor:
@@ -65,28 +77,40 @@ class LeastSquares:
         """Fourier transform (`torch.fft.rfft2`) of Kᵀy."""
         return self.operator.adjoint_spectrum(self.y)
 
+    def misfit(self, blurred: Tensor) -> Tensor:
+        """r of a blurred scene Kx, in the frame."""
+        r = blurred - self.y
+        return r if self.clipped is None else torch.where(self.clipped, r.clamp_max(0), r)
+
     @cached_property
     def size(self) -> float:
         """‖y‖."""
         return float(self.y.norm())
 
+    def counted(self, blurred: Tensor) -> Tensor | None:
+        """Where the misfit of a blurred scene Kx follows it; None for everywhere."""
+        return None if self.clipped is None else ~(self.clipped & (blurred > self.y))
+
     def value(self, x: Tensor) -> float:
         """f(x), summed over the batch."""
-        misfit = (self.operator.forward(x) - self.y).square().sum()
+        misfit = self.misfit(self.operator.forward(x)).square().sum()
         return float(misfit + self.ridge * x.square().sum()) / 2
 
     def discrepancy(self, x: Tensor, noise: float) -> float | None:
         """‖Kx − y‖/(√n·noise) for noise of that standard deviation, near 1 if x explains y and not its noise.
 
-        None without noise.
+        Over the n entries of the measurement that are not clipped. None without noise, or if all are.
         """
-        if not noise > 0:
-            return None
-        return float((self.operator.forward(x) - self.y).norm()) / (self.y.numel() ** 0.5 * noise)
+        r, n = self.operator.forward(x) - self.y, self.y.numel()
+        if self.clipped is not None:
+            r, n = r.masked_fill(self.clipped, 0), n - int(self.clipped.sum())
+        return float(r.norm()) / (n**0.5 * noise) if noise > 0 and n else None
 
     def gradient(self, x: Tensor) -> Tensor:
-        """Kᵀ(Kx − y) + ridge·x."""
-        return self.operator.normal(x) - self.back + self.ridge * x
+        """Kᵀr(x) + ridge·x."""
+        if self.clipped is None:
+            return self.operator.normal(x) - self.back + self.ridge * x
+        return self.operator.adjoint(self.misfit(self.operator.forward(x))) + self.ridge * x
 
     def descend(self, x: Tensor, step: float) -> Tensor:
         """x − step·∇f(x)."""

@@ -93,13 +93,11 @@ class Blur:
             return torch.fft.rfft2(self.adjoint(y))
         return torch.fft.rfft2(self.boundary.pad(y)) * self._transfer.conj()
 
-    def normal_spectrum(self, spectrum: Tensor) -> Tensor:
-        """`normal` from spectrum to spectrum (`torch.fft.rfft2` of a scene)."""
-        if self.diagonal:
-            return spectrum * self.power
+    def forward_spectrum(self, spectrum: Tensor) -> Tensor:
+        """`forward` from the spectrum (`torch.fft.rfft2`) of a scene to a frame."""
         if self.scene != self.boundary.canvas:
-            return torch.fft.rfft2(self.normal(torch.fft.irfft2(spectrum, s=self.scene)))
-        return self.adjoint_spectrum(self.boundary.crop(torch.fft.irfft2(spectrum * self._transfer, s=self.scene)))
+            return self.forward(torch.fft.irfft2(spectrum, s=self.scene))
+        return self.boundary.crop(torch.fft.irfft2(spectrum * self._transfer, s=self.scene))
 
 
 def _transfer_function(kernel: Kernel, canvas: Size) -> npt.NDArray[np.complex128]:

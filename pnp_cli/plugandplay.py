@@ -41,7 +41,8 @@ class Settings:
     step : step of the gradient of the data term in use; None is h for the envelope (its proximal map) and
         1.9/L for least squares.
     ridge : weight of (ridge/2)‖x‖² in the data term.
-    box : whether the iterates are projected onto [0, 1].
+    box : whether the iterates are projected onto the box [0, 1], or, if the measurement is clipped, [0, `BRIGHTEST`].
+    clip_level : measurements of this value or more are clipped, see `fidelity.LeastSquares`; None if none is.
     continuation : iterations of the warm-up, after which (h, strength) are frozen; 0 starts cold.
     refresh : how many times a conditioned denoiser takes a new reference: evenly over the warm-up, the last time
         when it ends, and frozen from then on. 0 uses its plain network.
@@ -60,6 +61,7 @@ class Settings:
     step: float | None = None
     ridge: float = 0.0
     box: bool = True
+    clip_level: float | None = None
     continuation: int = 20
     refresh: int = 8
     acceleration: str = "anderson"
@@ -78,6 +80,8 @@ class Settings:
                 raise UsageError(f"the {name} must be a non-negative number, not {getattr(self, name):g}")
         if self.step is not None and not math.isfinite(self.step):
             raise UsageError(f"the step must be a finite number, not {self.step}")
+        if self.clip_level is not None and not 0 < self.clip_level < math.inf:
+            raise UsageError(f"the clip level must be a positive number, not {self.clip_level:g}")
         if self.max_iter < 1 or self.continuation < 0 or self.refresh < 0:
             raise UsageError("the iteration limit must be at least 1, the continuation and the refreshes at least 0")
 
@@ -109,6 +113,9 @@ class Settings:
         return cls(strength, h, data_term, **others)
 
 
+BRIGHTEST = 4.0
+"""Upper end of the box for scenes whose highlights are clipped: in the measurement white is 1."""
+
 LEAST_SQUARES_STEP = 1.9
 """Default step of the least-squares term, times 1/L: near the end of the interval, where it is fastest."""
 
@@ -122,16 +129,18 @@ class PlugAndPlayMap:
     denoiser : N, called as ``denoiser(x, sigma)``.
     sigma : noise level given to N, [0, 1] scale.
     step : step of the gradient of f.
-    box : whether P projects onto [0, 1].
+    box : P projects onto [0, box]; None for no projection.
     """
 
-    def __init__(self, fidelity: Fidelity, denoiser: nn.Module, sigma: float, step: float, box: bool = True) -> None:
+    def __init__(
+        self, fidelity: Fidelity, denoiser: nn.Module, sigma: float, step: float, box: float | None = 1.0
+    ) -> None:
         self.fidelity, self.denoiser, self.sigma, self.step, self.box = fidelity, denoiser, sigma, step, box
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply T once."""
         x = self.denoiser(self.fidelity.descend(x, self.step), self.sigma)
-        return x.clamp(0, 1) if self.box else x
+        return x if self.box is None else x.clamp(0, self.box)
 
     @property
     def error(self) -> float:
@@ -159,6 +168,11 @@ class Plan:
     warm: int
 
     @property
+    def box(self) -> float | None:
+        """Upper end of the box that the iterates are projected onto; None for no projection."""
+        return _box(self.base, self.settings)
+
+    @property
     def references(self) -> int:
         """How many references a conditioned denoiser takes, the frozen one included; 0 for others."""
         if not self.settings.refresh or not _takes_reference(self.denoiser):
@@ -169,7 +183,7 @@ class Plan:
     def start(self) -> Tensor:
         """x_0: the measurement, extrapolated to the scene."""
         start = self.base.operator.boundary.extrapolate(self.base.y)
-        return start.clamp(0, 1) if self.settings.box else start
+        return start if self.box is None else start.clamp(0, self.box)
 
     def operator(self) -> PlugAndPlayMap:
         """The frozen map T. A conditioned denoiser takes the first image it is called with as its reference."""
@@ -199,7 +213,7 @@ class Plan:
             max_iter=s.max_iter,
             warm_up=self.warm_up(),
             accelerator=ACCELERATORS[s.acceleration](),
-            checks=RunningChecks.of(self.guarantee, s.box),
+            checks=RunningChecks.of(self.guarantee, self.box),
             callback=callback,
         )
 
@@ -227,7 +241,7 @@ def plan_deblurring(
         Conditions that fail are in its guarantee, not raised; see `Guarantee.require`.
     """
     s = settings
-    base = LeastSquares(blur, y, s.ridge)
+    base = LeastSquares(blur, y, s.ridge, s.clip_level)
     final = _map(base, denoiser, s, s.strength, s.envelope, s.step, summable)
     guarantee = plug_and_play_guarantee(final.fidelity, final.step, certificate, s.box)
     warm = min(s.continuation, s.max_iter // 2) if 0 < s.strength < WARM_SIGMA else 0
@@ -240,7 +254,11 @@ def _map(
     fidelity: Fidelity = MoreauEnvelope(base, h, tol) if s.data_term == "envelope" else base
     if step is None:
         step = h if s.data_term == "envelope" else LEAST_SQUARES_STEP / base.lipschitz
-    return PlugAndPlayMap(fidelity, denoiser, sigma, step, s.box)
+    return PlugAndPlayMap(fidelity, denoiser, sigma, step, _box(base, s))
+
+
+def _box(base: LeastSquares, s: Settings) -> float | None:
+    return (1.0 if base.clipped is None else BRIGHTEST) if s.box else None
 
 
 def _takes_reference(denoiser: nn.Module) -> TypeGuard[Denoiser]:

@@ -29,12 +29,14 @@ def summable(k: int) -> float:
 
 
 class ProximalMap:
-    """prox_{hf}(v) = argmin_z f(z) + ‖z − v‖²/(2h) of f(x) = ½‖Kx − y‖² + (ridge/2)‖x‖².
+    """prox_{hf}(v) = argmin_z f(z) + ‖z − v‖²/(2h) of a `LeastSquares` term f.
 
-    It is v + δ, where (I + h(KᵀK + ridge)) δ = −h∇f(v), with the data and the iterate combined frequency by
-    frequency: rounding errors grow with √h and not with h. A periodic blur is diagonal there, and δ a quotient.
-    For others δ comes from conjugate gradients, preconditioned with the same quotient and started from the last δ.
-    The matrix is at least the identity, so the error of δ is at most the norm of its residual.
+    It is v + δ, where δ + h∇f(v + δ) = 0, with the data and the iterate combined frequency by frequency: rounding
+    errors grow with √h and not with h. A periodic blur is diagonal there, and δ a quotient. For others δ comes from
+    conjugate gradients, preconditioned with the same quotient and started from the last δ. Where the measurement is
+    clipped ∇f is linear in pieces, and δ comes from Newton's method: conjugate gradients on the piece that δ is on,
+    until it is the same one. In all cases δ ↦ δ + h∇f(v + δ) is at least as steep as the identity, so the error of δ
+    is at most the norm of what is left of the equation.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ class ProximalMap:
     error : bound of the error of the last evaluation, Euclidean norm; 0 for the closed form.
     """
 
-    MAX_STEPS = 200
+    MAX_STEPS, MAX_PIECES = 200, 20
 
     def __init__(self, base: LeastSquares, h: float, tolerance: Tolerance = exact) -> None:
         self.base, self.h, self.tolerance = base, h, tolerance
@@ -60,48 +62,89 @@ class ProximalMap:
         """prox_{hf}(v), v (B, C, H, W)."""
         f = self.base
         spectrum = torch.fft.rfft2(v)
-        right = self.h * (f.back_spectrum - f.operator.normal_spectrum(spectrum) - f.ridge * spectrum)
-        if f.operator.diagonal:
+        if f.diagonal:
+            right = self.h * (f.back_spectrum - (f.operator.power + f.ridge) * spectrum)
             step = right / self._preconditioner
         else:
             # What rounding does to a product with the matrix, of norm 1 + hL, no residual can show.
             rounding = torch.finfo(v.dtype).eps * (1 + self.h * f.lipschitz) * float(v.norm())
-            step = self._solve(right, max(self.tolerance(self._calls) * f.size, rounding), v.shape[3])
+            tolerance = max(self.tolerance(self._calls) * f.size, rounding)
+            step, self.error = self._solve(spectrum, tolerance, _Spectra(v.shape[3], spectrum))
             self.error = max(self.error, rounding)
             self._calls += 1
+            self._last = step
         return v + torch.fft.irfft2(step, s=v.shape[2:])
 
-    def _matrix(self, d: Tensor) -> Tensor:
-        return d + self.h * (self.base.operator.normal_spectrum(d) + self.base.ridge * d)
+    def _solve(self, v: Tensor, tolerance: float, spectra: _Spectra) -> tuple[Tensor, float]:
+        """The spectrum of δ for that of v, and a bound of its error."""
+        f = self.base
+        step = self._last if self._last is not None else torch.zeros_like(v)
+        piece: Tensor | None = None
+        for _ in range(self.MAX_PIECES):
+            left, new_piece = self._equation(v, step)
+            error = spectra.norm(left)
+            if error <= tolerance or (piece is not None and new_piece is not None and torch.equal(piece, new_piece)):
+                return step, error
+            piece = new_piece
+            change, error = self._conjugate_gradients(left, piece, tolerance, spectra)
+            step = step + change
+            if f.clipped is None:
+                return step, error
+        return step, spectra.norm(self._equation(v, step)[0])
 
-    def _solve(self, right: Tensor, tolerance: float, width: int) -> Tensor:
-        """δ by preconditioned conjugate gradients, all vectors as half-plane spectra."""
-        weight = torch.full((right.shape[3],), 2.0, device=right.device)
-        weight[0] = 1
-        if width % 2 == 0:
-            weight[-1] = 1  # the column of the Nyquist frequency has no mirror image either
-        weight /= right.shape[2] * width
+    def _equation(self, v: Tensor, step: Tensor) -> tuple[Tensor, Tensor | None]:
+        """−δ − h∇f(v + δ) as a spectrum, and the piece: where the measurement counts (None: everywhere)."""
+        f, z = self.base, v + step
+        blurred = f.operator.forward_spectrum(z)
+        gradient = f.operator.adjoint_spectrum(f.misfit(blurred)) + f.ridge * z
+        return -step - self.h * gradient, f.counted(blurred)
 
-        def dot(a: Tensor, b: Tensor) -> float:
-            return float((torch.view_as_real(a) * torch.view_as_real(b)).sum(-1).mul_(weight).sum(dtype=torch.float64))
+    def _matrix(self, d: Tensor, piece: Tensor | None) -> Tensor:
+        """d + h∇²f d on a piece."""
+        f = self.base
+        blurred = f.operator.forward_spectrum(d)
+        normal = f.operator.adjoint_spectrum(blurred if piece is None else blurred * piece)
+        return d + self.h * (normal + f.ridge * d)
 
-        x = self._last if self._last is not None else torch.zeros_like(right)
-        r = right if self._last is None else right - self._matrix(x)
+    def _conjugate_gradients(
+        self, right: Tensor, piece: Tensor | None, tolerance: float, spectra: _Spectra
+    ) -> tuple[Tensor, float]:
+        """The solution x of `_matrix`(x) = right, and the norm of what is left of that equation."""
+        x, r = torch.zeros_like(right), right
         z = r / self._preconditioner
-        p, rz = z, dot(r, z)
-        self.error = dot(r, r) ** 0.5
+        p, rz = z, spectra.dot(r, z)
+        error = spectra.norm(r)
         for _ in range(self.MAX_STEPS):
-            if self.error <= tolerance:
+            if error <= tolerance:
                 break
-            image = self._matrix(p)
-            alpha = rz / dot(p, image)
+            image = self._matrix(p, piece)
+            alpha = rz / spectra.dot(p, image)
             x, r = x + alpha * p, r - alpha * image
             z = r / self._preconditioner
-            rz, previous = dot(r, z), rz
+            rz, previous = spectra.dot(r, z), rz
             p = z + (rz / previous) * p
-            self.error = dot(r, r) ** 0.5
-        self._last = x
-        return x
+            error = spectra.norm(r)
+        return x, error
+
+
+class _Spectra:
+    """Inner products of real images (…, H, width), from their half-plane spectra."""
+
+    def __init__(self, width: int, like: Tensor) -> None:
+        self._weight = torch.full((like.shape[3],), 2.0, device=like.device)
+        self._weight[0] = 1
+        if width % 2 == 0:
+            self._weight[-1] = 1  # the column of the Nyquist frequency has no mirror image either
+        self._weight /= like.shape[2] * width
+
+    def dot(self, a: Tensor, b: Tensor) -> float:
+        """Of two images."""
+        products = (torch.view_as_real(a) * torch.view_as_real(b)).sum(-1)
+        return float(products.mul_(self._weight).sum(dtype=torch.float64))
+
+    def norm(self, a: Tensor) -> float:
+        """Of one."""
+        return self.dot(a, a) ** 0.5
 
 
 class MoreauEnvelope:

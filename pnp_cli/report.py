@@ -8,7 +8,7 @@ from .accelerators import ACCELERATORS
 from .certificate import Certificate
 from .conditions import Guarantee
 from .operators import Blur
-from .plugandplay import Plan, Settings
+from .plugandplay import BRIGHTEST, Plan, Settings
 from .solvers import Solution, Status
 from .sparse import SparseSolution
 
@@ -38,6 +38,12 @@ def blur_line(blur: Blur) -> str:
     """The constants of the forward model."""
     relation = "=" if blur.diagonal else "≥"
     return f"blur        L {relation} ‖K‖², L = {blur.lipschitz:.6g}, μ = {blur.strong_convexity:.3g}"
+
+
+def clipping_line(share: float, box: bool) -> str:
+    """How much of the measurement is clipped, and where the scene may be instead of in [0, 1]."""
+    scene = f", the box is [0, {BRIGHTEST:g}]" if box else ""
+    return f"clipped     {share:.2%} of the samples are known to be that bright or brighter{scene}"
 
 
 def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
@@ -121,6 +127,7 @@ def guarantee_dict(guarantee: Guarantee, settings: Settings) -> dict[str, Any]:
         "contraction": g.contraction,
         "strength": 255 * s.strength,
         "box": s.box,
+        "clip_level": s.clip_level,
         "ridge": s.ridge,
     }
 

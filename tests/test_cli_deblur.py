@@ -78,6 +78,28 @@ def test_patches(pnp: Run, moved: Path, small_weights: Path) -> None:
     assert "at least 256" in refused.stderr.decode()
 
 
+def test_clipped_highlights(pnp: Run, moved: Path, small_weights: Path) -> None:
+    """White is taken for clipped, unless there is more than white; the result is white there, too."""
+    bright = moved.with_name("bright.png")
+    overexposed = read_image(moved).pixels * 1.4
+    write_image(Image(overexposed.clip(0, 1)), bright)
+    common = ("deblur", "--motion", 15, 30, "-w", small_weights, "--json", "--max-iter", 30)
+    result = pnp(*common, bright, "-o", moved.with_name("a.tif"))
+    fields = one_object(result)
+    assert fields["clipped"] == pytest.approx((read_image(bright).pixels >= 0.98).mean())
+    assert 0.02 < fields["clipped"] < 0.5  # type: ignore[operator]
+    assert fields["plan"]["theorem"] == "averaged-box"  # type: ignore[index]
+    assert fields["solution"]["violations"] == []  # type: ignore[index]
+    assert "known to be that bright or brighter, the box is [0, 4]" in result.stderr.decode()
+    assert read_image(moved.with_name("a.tif")).pixels.max() <= 1
+    plain = pnp(*common, bright, "-o", moved.with_name("b.tif"), "--no-clipped")
+    assert one_object(plain)["clipped"] == 0
+    assert "clipped  " not in plain.stderr.decode()
+    floats = moved.with_name("floats.tif")
+    write_image(Image(overexposed, "float32"), floats)
+    assert one_object(pnp(*common, floats, "-o", moved.with_name("c.tif")))["clipped"] == 0
+
+
 def test_motion_is_estimated(pnp: Run, moved: Path, small_weights: Path) -> None:
     fields = one_object(pnp("deblur", moved, "--motion", "auto", "-w", small_weights, "--json", "--max-iter", 3))
     words = str(fields["kernel"])

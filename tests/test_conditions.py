@@ -56,7 +56,7 @@ def test_averaged_constant_of_the_iteration() -> None:
 
 def test_checks_are_silent_on_an_averaged_map() -> None:
     network = small_network().double()
-    checks = RunningChecks(certify(network).alpha, box=False)
+    checks = RunningChecks(certify(network).alpha, box=None)
     x = torch.rand(1, 3, 16, 16, dtype=torch.float64)
     solution = fixed_point(lambda v: network(v, 0.1), x, tol=0, max_iter=60, checks=checks)
     assert solution.violations == ()
@@ -71,7 +71,7 @@ def test_false_certificate_is_caught_while_running() -> None:
     for step in network.steps:  # type: ignore[union-attr]
         step.step.mul_(6)
     assert not certify(network).averaged
-    checks = RunningChecks(honest.alpha, box=False)
+    checks = RunningChecks(honest.alpha, box=None)
     x = torch.rand(1, 3, 16, 16, dtype=torch.float64)
     solution = fixed_point(lambda v: network(v, 0.5), x, tol=0, max_iter=30, checks=checks)
     assert any("the certificate or the code is wrong" in violation for violation in solution.violations)
@@ -79,13 +79,13 @@ def test_false_certificate_is_caught_while_running() -> None:
 
 def test_false_averaged_constant_is_caught() -> None:
     """A reflection is nonexpansive but not averaged: its residual never falls."""
-    checks = RunningChecks(0.5, box=False)
+    checks = RunningChecks(0.5, box=None)
     solution = fixed_point(lambda v: 1 - v, torch.zeros(1, 1, 4, 4), tol=0, max_iter=5, checks=checks)
     assert len(solution.violations) == 4
 
 
 def test_false_contraction_factor_is_caught() -> None:
-    checks = RunningChecks(0.9, contraction=0.5, box=False)
+    checks = RunningChecks(0.9, contraction=0.5, box=None)
     solution = fixed_point(lambda v: 0.9 * v, torch.ones(1, 1, 4, 4), tol=0, max_iter=5, checks=checks)
     assert "not by q = 0.5" in solution.violations[0]
 
@@ -94,6 +94,6 @@ def test_a_priori_bound_holds() -> None:
     """x -> x/2 towards 0 inside the box is 1/4-averaged; the bound is above the residual at every step."""
     x = torch.ones(1, 1, 4, 4)
     for k in range(1, 7):
-        solution = fixed_point(lambda v: v / 2, x, tol=0, max_iter=k, checks=RunningChecks(0.25, box=True))
+        solution = fixed_point(lambda v: v / 2, x, tol=0, max_iter=k, checks=RunningChecks(0.25, box=1.0))
         assert solution.residual_bound is not None
         assert solution.records[-1].residual <= solution.residual_bound, k

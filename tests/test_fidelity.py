@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pnp_cli import Blur, LeastSquares, MoreauEnvelope, ProximalMap, kernels
-from pnp_cli.boundaries import BoundaryModel, Free, Reflect
+from pnp_cli.boundaries import BoundaryModel, Free, Periodic, Reflect
 from pnp_cli.proximal import summable
 
 SIZE = (7, 10)
@@ -94,6 +94,58 @@ def test_error_bound_in_single_precision() -> None:
         prox, exact = ProximalMap(LeastSquares(single, y.float()), h), ProximalMap(LeastSquares(double, y), h)
         error = float((prox(truth.float()).double() - exact(truth)).norm())
         assert error <= prox.error, h
+
+
+@pytest.mark.parametrize("boundary", [Periodic, Free, Reflect])
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+def test_clipped_measurements(boundary: BoundaryModel, ridge: float) -> None:
+    """A convex term whose gradient has the stated constant; its proximal map solves the inclusion that defines it."""
+    blur = Blur(kernels.motion(4, 20), SIZE, boundary, dtype=torch.float64)
+    y = (1.5 * torch.rand(1, 2, *SIZE, dtype=torch.float64)).clamp_max(1)
+    f = LeastSquares(blur, y, ridge, clip_level=1.0)
+    assert f.clipped is not None
+    assert 0.1 < float(f.clipped.double().mean()) < 0.6
+    assert f.strong_convexity == ridge
+
+    def scene() -> Tensor:
+        return 2 * torch.rand(1, 2, *blur.scene, dtype=torch.float64)
+
+    for _ in range(5):
+        a, b = scene(), scene()
+        change = f.gradient(a) - f.gradient(b)
+        product = float((change * (a - b)).sum())
+        assert float(change.square().sum()) <= f.lipschitz * product * (1 + 1e-12), "Baillon-Haddad"
+        assert product >= ridge * float((a - b).square().sum()) * (1 - 1e-12)
+        t = 1e-6
+        slope = (f.value(a + t * b) - f.value(a - t * b)) / (2 * t)
+        assert slope == pytest.approx(float((f.gradient(a) * b).sum()), rel=1e-6)
+    for h in (3.0, 300.0):
+        for tolerance in (1e-3, 0.0):
+            prox = ProximalMap(f, h, lambda k, t=tolerance: t)  # type: ignore[misc]
+            for _ in range(3):
+                v = scene()
+                left = prox(v) + h * f.gradient(prox(v)) - v
+                assert float(left.norm()) <= prox.error + 1e-12 * (1 + h) * float(v.norm())
+                assert prox.error <= max(tolerance * float(y.norm()), 1e-14 * (1 + h * f.lipschitz) * float(v.norm()))
+
+
+def test_a_clip_level_above_the_measurement_changes_nothing() -> None:
+    f = term()
+    assert isinstance(f, LeastSquares)
+    same = LeastSquares(f.operator, f.y, clip_level=float(f.y.max()) + 1e-9)
+    assert same.clipped is None
+    assert same.diagonal
+    assert same.strong_convexity == f.strong_convexity
+
+
+def test_discrepancy_is_without_the_clipped() -> None:
+    blur = Blur(kernels.motion(4, 20), (64, 64), Free, dtype=torch.float64)
+    truth = 2 * torch.rand(1, 3, *blur.scene, dtype=torch.float64)
+    y = blur.forward(truth)
+    f = LeastSquares(blur, (y + 0.01 * torch.randn_like(y)).clamp_max(1), clip_level=1.0)
+    assert f.clipped is not None
+    assert f.discrepancy(truth, 0.01) == pytest.approx(1, abs=0.1)
+    assert LeastSquares(blur, y, clip_level=0.0).discrepancy(truth, 0.01) is None
 
 
 def test_tolerances_have_a_finite_sum() -> None:

@@ -78,7 +78,7 @@ def test_every_boundary(boundary: BoundaryModel, size: tuple[int, int], kernel: 
     assert singular[-1] ** 2 >= blur.strong_convexity * (1 - 1e-12)
     normal = blur.adjoint(blur.forward(basis))
     torch.testing.assert_close(blur.normal(basis), normal)
-    spectrum = torch.fft.irfft2(blur.normal_spectrum(torch.fft.rfft2(basis)), s=blur.scene)
+    spectrum = torch.fft.irfft2(blur.adjoint_spectrum(blur.forward_spectrum(torch.fft.rfft2(basis))), s=blur.scene)
     torch.testing.assert_close(spectrum, normal)
 
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from pnp_cli import Blur, Settings, UsageError, certify, kernels, plan_deblurring, to_tensor
 from pnp_cli.accelerators import Anderson
-from pnp_cli.boundaries import BoundaryModel, Free, Reflect
+from pnp_cli.boundaries import BoundaryModel, Free, Periodic, Reflect
 from pnp_cli.certificate import Certificate
 from pnp_cli.conditioned import Conditioned
 from pnp_cli.images import Image
-from pnp_cli.plugandplay import Plan
+from pnp_cli.plugandplay import BRIGHTEST, Plan
 from pnp_cli.solvers import Solution, Status, fixed_point
 
 from .helpers import psnr_of, small_conditioned, small_network
@@ -81,6 +81,34 @@ def test_iterates_stay_in_the_box_only_if_asked(photo: Image) -> None:
     x = boxed.run().value
     assert x.min() >= 0
     assert x.max() <= 1
+
+
+@pytest.mark.parametrize("boundary", [Periodic, Free])
+def test_clipped_highlights(photo: Image, boundary: BoundaryModel) -> None:
+    """An overexposed picture: taking white for what it was ruins its surroundings; the theorem holds with both."""
+    scene = 1.6 * to_tensor(photo, dtype=torch.float64)
+    frame = (slice(None), slice(None), slice(7, -7), slice(7, -7)) if boundary is Free else ...
+    blurred = Blur(KERNEL, photo.size, dtype=torch.float64).forward(scene)[frame]
+    truth = scene[frame].clamp(0, 1)
+    y = (blurred + NOISE * torch.randn_like(blurred)).clamp(0, 1)
+    blur = Blur(KERNEL, (y.shape[2], y.shape[3]), boundary, dtype=torch.float64)
+    network = small_network().double()
+    scores = {}
+    for clip_level in (None, 1.0):
+        settings = Settings.for_noise(NOISE, clip_level=clip_level, max_iter=400)
+        p = plan_deblurring(y, blur, network, certify(network), settings)
+        solution = p.run()
+        assert p.guarantee.theorem == "averaged-box"
+        assert p.box == (BRIGHTEST if clip_level else 1)
+        assert solution.violations == ()
+        residuals = [record.residual for record in solution.records if not record.warm]
+        assert all(b <= a + 1e-6 for a, b in pairwise(residuals))
+        assert solution.residual_bound is not None
+        assert residuals[-1] <= solution.residual_bound
+        restored = blur.boundary.frame_of(solution.value)
+        assert restored.max() <= (p.box or 0)
+        scores[clip_level] = psnr_of(truth.numpy(), restored.clamp(0, 1).numpy())
+    assert scores[1.0] > scores[None] + 1
 
 
 def test_inadmissible_step_is_listed_and_its_run_reported(photo: Image) -> None:

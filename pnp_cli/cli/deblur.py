@@ -15,6 +15,9 @@ from .batch import FALSE_CERTIFICATE, Outcome, run_batch
 from .console import progress, say
 from .paths import FileOptions
 
+CLIPPED = 0.98
+"""From where on samples count as clipped: a camera's white is not always 255, and JPEG shifts it."""
+
 OUTSIDE = 0.1
 """How far beyond black or white an image may go unmentioned, on the [0, 1] scale: noise does."""
 
@@ -63,6 +66,13 @@ def deblur(
         ),
     ] = 0.0,
     box: Annotated[bool, typer.Option("--box/--no-box", help="Project onto [0, 1]; makes a fixed point exist.")] = True,
+    clipped: Annotated[
+        bool,
+        typer.Option(
+            "--clipped/--no-clipped",
+            help="Take samples from 98% of white on as that bright or brighter, unless some are beyond white.",
+        ),
+    ] = True,
     continuation: Annotated[
         bool,
         typer.Option(
@@ -153,7 +163,9 @@ def deblur(
     from ..tiling import tiled
     from ..weights import Shelf
 
-    def settings_for(noise: float, rules: Rules = PLAIN_RULES, psf: Kernel | None = None) -> Settings:
+    def settings_for(
+        noise: float, rules: Rules = PLAIN_RULES, psf: Kernel | None = None, clip_level: float | None = None
+    ) -> Settings:
         return Settings.for_noise(
             noise / 255,
             rules,
@@ -164,6 +176,7 @@ def deblur(
             step=step,
             ridge=ridge,
             box=box,
+            clip_level=clip_level,
             continuation=Settings.continuation if continuation else 0,
             refresh=refresh,
             acceleration=acceleration,
@@ -187,7 +200,8 @@ def deblur(
         psf, description = choice.of(image)
         loaded = shelf.get(image.pixels.shape[2])
         noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf)
-        settings = settings_for(noise, loaded.rules, psf)
+        share = float((image.pixels >= CLIPPED).mean()) if clipped and image.pixels.max() <= 1 else 0.0
+        settings = settings_for(noise, loaded.rules, psf, CLIPPED if share else None)
         y = to_tensor(image, place)
         overlap = least_overlap(psf.shape)
         longest = choose_patch(image.size, overlap, place) if patch_side is None else patch_side
@@ -210,6 +224,8 @@ def deblur(
         say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
         say(report.blur_line(plan.base.operator), quiet)
+        if share:
+            say(report.clipping_line(share, box), quiet)
         for line in report.guarantee_lines(plan.guarantee, plan.settings):
             say(line, quiet)
         fields = {
@@ -219,6 +235,7 @@ def deblur(
             "weights": loaded.name,
             "weights_sha256": loaded.sha256,
             "noise": noise,
+            "clipped": share,
             "plan": report.guarantee_dict(plan.guarantee, plan.settings),
         }
         if box and np.abs(image.pixels - 0.5).max() > 0.5 + OUTSIDE:
@@ -247,6 +264,8 @@ def deblur(
                 return plan.base.operator.boundary.frame_of(solution.value)
 
             restored = restore_by_patches(y, longest, overlap, restore)
+        if share:
+            restored = restored.clamp_max(1)  # white is all that the image can show
         solution, discrepancy = max(runs, key=lambda run: run[0].records[-1].relative)
         if len(runs) > 1:
             say("of the patch with the largest relative residual:", quiet)

@@ -88,7 +88,7 @@ def denoise(
         value = level if level is not None else 255 * estimate_noise(image.pixels)
         origin = "given" if level is not None else "estimated"
         # The iterates are not projected, so the map is the network itself.
-        checks = RunningChecks(certificate.alpha, box=False) if certificate.averaged else None
+        checks = RunningChecks(certificate.alpha, box=None) if certificate.averaged else None
         say(f"{name}: sigma {value:.4g} (0-255 scale, {origin})", quiet)
         for line in report.denoiser_lines(loaded.name, certificate, two_passes):
             say(line, quiet)
