@@ -2,7 +2,7 @@
 
     python -m benchmarks.highlights IMAGES KERNELS
 
-The images are scenes in so many times their light, blurred beyond the frame, with noise, clipped at white and rounded to
+The images are scenes in so many times their light, blurred beyond the frame, noisy, clipped at white and rounded to
 8 bits; the truth is the clipped scene. As in `pnp deblur`, the noise level is estimated and nothing else set.
 """
 

@@ -83,7 +83,10 @@ def write_bytes(path: str | Path, data: bytes, overwrite: bool = True) -> None:
             os.replace(temporary, path)
             temporary = None
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        reason = error.strerror or str(error)
+        if isinstance(error, FileExistsError) and not is_dir(path.parent):
+            reason = f"{path.parent} is no folder"
+        raise InputError(f"{path}: cannot be written ({reason})") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):

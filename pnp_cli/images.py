@@ -60,6 +60,9 @@ BARE_FORMATS = ("BMP", "NPY")
 MAX_SIDE = {"JPEG": 65500, "WEBP": 16383}
 """Longest side that a format holds, where that is less than anyone has."""
 
+LONGEST_SEGMENT = 65533 - 29
+"""Bytes of EXIF or XMP data that a JPEG holds."""
+
 MAX_FLOAT = 4.0
 """Float images beyond ±4 are surely not on the [0, 1] scale (8- or 16-bit counts in a float file)."""
 
@@ -132,10 +135,11 @@ def read_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
     try:
         if data[:6] == b"\x93NUMPY":
             image = _read_npy(data, name, max_pixels)
-        elif data[:4] in (*CLASSIC_TIFF, *BIG_TIFF):
-            image = _read_tiff(data, name, max_pixels) or _read_pillow(data, name, max_pixels)
         else:
-            image = _read_pillow(data, name, max_pixels)
+            with warnings.catch_warnings(), _no_pillow_limit():
+                warnings.simplefilter("ignore")  # of damaged metadata
+                tiff = data[:4] in (*CLASSIC_TIFF, *BIG_TIFF)
+                image = (_read_tiff(data, name, max_pixels) if tiff else None) or _read_pillow(data, name, max_pixels)
     except InputError:
         raise
     except MemoryError as error:
@@ -166,40 +170,46 @@ def _read_npy(data: bytes, name: str, max_pixels: int) -> Image:
     return _from_array(np.load(io.BytesIO(data), allow_pickle=False), name)
 
 
+LONGEST_TEXT = 2**25
+"""Bytes of a profile or text in a PNG, decompressed."""
+
 _pillow_limit = threading.Lock()
 
 
 @contextlib.contextmanager
 def _no_pillow_limit() -> Iterator[None]:
-    """Pillow's limit is a global that would refuse what was asked for; ours is checked before any decoding."""
+    """Pillow's limits are globals that would refuse what was asked for; ours is checked before any decoding.
+
+    A profile or text may be as large as a JPEG holds, which may become a PNG.
+    """
     from PIL import Image as Pillow
+    from PIL import PngImagePlugin
 
     with _pillow_limit:
-        before, Pillow.MAX_IMAGE_PIXELS = Pillow.MAX_IMAGE_PIXELS, None
+        before = Pillow.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+        Pillow.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, LONGEST_TEXT
         try:
             yield
         finally:
-            Pillow.MAX_IMAGE_PIXELS = before
+            Pillow.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before
 
 
 def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image:
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
 
-    with warnings.catch_warnings(), _no_pillow_limit():
-        warnings.simplefilter("ignore")  # of damaged metadata
-        try:
-            picture: Pillow.Image = Pillow.open(io.BytesIO(data))
-        except UnidentifiedImageError as error:
-            raise InputError(f"{name}: not an image file of a known kind; convert it to PNG or TIFF first") from error
-        if picture.format not in PILLOW_FORMATS:
-            raise InputError(f"{name}: {picture.format} files are not read; convert it to PNG or TIFF first")
-        _require_pixels(picture.size, name, max_pixels)
-        kept, orientation = _metadata_of(picture)
-        if picture.format == "TIFF":  # Pillow itself turns these
-            picture.getexif()[meta.ORIENTATION] = orientation
-        picture.load()
-    notes: list[str] = []
+    try:
+        picture: Pillow.Image = Pillow.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name}: not an image file of a known kind; convert it to PNG or TIFF first") from error
+    if picture.format not in PILLOW_FORMATS:
+        raise InputError(f"{name}: {picture.format} files are not read; convert it to PNG or TIFF first")
+    _require_pixels(picture.size, name, max_pixels)
+    kept, orientation = _metadata_of(picture)
+    if picture.format == "TIFF":  # Pillow itself turns these
+        picture.getexif()[meta.ORIENTATION] = orientation
+    picture.load()
+    notes: list[str] = ["the comment is not kept"] if picture.format == "JPEG" and "comment" in picture.info else []
     if getattr(picture, "n_frames", 1) > 1:
         if picture.format != "MPO":
             raise InputError(f"{name}: has several pages or frames; split it into single images first")
@@ -229,7 +239,8 @@ def _metadata_of(picture: Any) -> tuple[Metadata, int]:
     profile = picture.info.get("icc_profile") or b""
     if picture.mode not in ("1", "L", "LA", "RGB", "RGBA", "P", "PA", "I;16", "La", "RGBa"):
         profile = b""  # it describes the colour space that the pixels are converted from
-    return meta.split(exif, profile, dpi, tiff=tiff)
+    xmp = picture.info.get("xmp") or b""
+    return meta.split(exif, profile, dpi, xmp if isinstance(xmp, bytes) else b"", tiff=tiff)
 
 
 def _upright(image: Image, orientation: int, turned: bool = False) -> Image:
@@ -289,12 +300,16 @@ def _read_tiff(data: bytes, name: str, max_pixels: int) -> Image | None:
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
         profile = page.tags.get("InterColorProfile")
+        xmp = page.tags.get(meta.XMP)
         big = data[:4] in BIG_TIFF
         exif = meta.exif_of_tags(page.tags) if big else meta.load_exif(data)
         lost = big and any(tag in page.tags for tag in (meta.EXIF_IFD, meta.GPS_IFD))
+        tables = meta.IMAGEJ in page.tags
     image = _from_array(array, name)
-    kept, orientation = meta.split(exif, profile.value if profile else b"", meta.exif_dpi(exif), tiff=True)
-    notes = (*image.notes, *(["EXIF directories of a BigTIFF are not kept"] if lost else []))
+    colours, dpi = profile.value if profile else b"", meta.exif_dpi(exif)
+    kept, orientation = meta.split(exif, colours, dpi, bytes(xmp.value) if xmp else b"", tiff=True)
+    gone = {"EXIF directories of a BigTIFF": lost, "ImageJ's information, overlays and colour tables": tables}
+    notes = (*image.notes, *(f"{what} are not kept" for what, there in gone.items() if there))
     return _upright(replace(image, metadata=kept, notes=notes), orientation)
 
 
@@ -311,7 +326,8 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image:
         )
     depth: Depth
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    notes = ("stored as floats of 32 bits, not 64",) if array.dtype == np.float64 else ()
+    bits = 8 * array.dtype.itemsize
+    notes = (f"stored as floats of 32 bits, not {bits}",) if array.dtype.kind == "f" and bits != 32 else ()
     if array.dtype == np.uint8 or array.dtype == np.bool_:
         depth, white = "uint8", 255.0 if array.dtype == np.uint8 else 1.0
     elif array.dtype == np.uint16:
@@ -373,13 +389,20 @@ def require_format(image: Image, file_format: str, name: str = "output") -> None
         raise InputError(f"{name}: {file_format} cannot hold the transparency of this image; write a .png")
     if image.metadata.kinds and file_format in BARE_FORMATS:
         kinds = image.metadata.kinds
-        raise InputError(f"{name}: {file_format} cannot hold the {kinds} of this image; write a .png, or give --strip")
+        other = natural_suffix(image)
+        raise InputError(
+            f"{name}: {file_format} cannot hold the {kinds} of this image; write a {other}, or give --strip"
+        )
+    if file_format == "JPEG" and max(len(image.metadata.exif), len(image.metadata.xmp)) > LONGEST_SEGMENT:
+        raise InputError(f"{name}: JPEG cannot hold that much EXIF or XMP data; write a .png, or give --strip")
     if max(image.size) > MAX_SIDE.get(file_format, max(image.size)):
         raise InputError(f"{name}: {file_format} cannot hold images of this size; write a .png or .tif")
 
 
 def lost_in(image: Image, file_format: str) -> tuple[str, ...]:
     """What the format has no room for and is not worth a refusal, one phrase each."""
+    if image.metadata.density and file_format != "TIFF":
+        return (f"{file_format} has no room for a resolution in a unit of its own",)
     if file_format == "NPY" and image.metadata.dpi:
         return ("NPY has no room for the resolution",)
     return ("WEBP has no grey, so it becomes RGB",) if file_format == "WEBP" and image.pixels.shape[2] == 1 else ()
@@ -415,7 +438,7 @@ def encode_image(image: Image, file_format: str, name: str = "output", quality: 
 
             return meta.add_to_png(bytes(imagecodecs.png_encode(samples)), image.metadata)
         data = _encode_pillow(samples, file_format, image.metadata, quality)
-        return meta.insert_in_png(data, image.metadata.png_chunks) if file_format == "PNG" else data
+        return meta.insert_in_png(data, meta.text_chunks(image.metadata)) if file_format == "PNG" else data
     except (ValueError, OSError, struct.error) as error:  # metadata that the format has no room for
         raise InputError(f"{name}: cannot be written as {file_format} ({_first_line(error)})") from error
 

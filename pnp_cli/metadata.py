@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 282, 283, 296
 EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
-DESCRIPTION = 270
+DESCRIPTION, SOFTWARE, XMP, IMAGEJ = 270, 305, 700, 50839
 PIXELS_ACROSS, PIXELS_DOWN = 0xA002, 0xA003
 
 TEXT_TAGS = {270, 271, 272, 305, 306, 315, 33432}
@@ -36,8 +36,6 @@ KEPT_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"tEXt", b"zTXt", b"iTXt")
 
 EXIF_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0")
 XMP_TEXT = b"XML:com.adobe.xmp\0"
-LONGEST_TEXT = 2**20
-"""Bytes of a text that is decompressed; Pillow reads no longer ones."""
 
 PLACEHOLDER = 0xFFFFFF00
 """Value of the entry before that of a directory; tifffile does not write entries of directories itself."""
@@ -45,24 +43,30 @@ PLACEHOLDER = 0xFFFFFF00
 
 @dataclass(frozen=True)
 class Metadata:
-    """EXIF data and ICC profile as bytes (empty if there are none), and the resolution in dots per inch.
+    """EXIF data, ICC profile and XMP data as bytes (empty if there are none), and the resolution in dots per inch.
 
-    `png_chunks` are those of a PNG that another PNG can hold; other formats leave them out.
+    `density` is the resolution of a TIFF in a unit of its own, such as the micrometres of a microscope; other formats
+    leave it out. `png_chunks` are those of a PNG that another PNG can hold; other formats leave them out.
     """
 
     exif: bytes = b""
     icc_profile: bytes = b""
     dpi: tuple[float, float] | None = None
+    xmp: bytes = b""
+    density: tuple[float, float] | None = None
     png_chunks: bytes = b""
 
     @property
     def kinds(self) -> str:
         """What there is besides the resolution, in words; empty if nothing."""
-        return " and ".join(name for name, value in (("EXIF", self.exif), ("ICC profile", self.icc_profile)) if value)
+        parts = {"EXIF": self.exif, "ICC profile": self.icc_profile, "XMP": self.xmp}
+        return " and ".join(name for name, value in parts.items() if value)
 
     def pillow_arguments(self, file_format: str) -> dict[str, Any]:
-        """Arguments of Pillow's `save`."""
+        """Arguments of Pillow's `save`; a PNG gets its XMP data from `text_chunks`."""
         fields: dict[str, Any] = {"exif": self.exif, "icc_profile": self.icc_profile, "dpi": self.dpi}
+        if file_format != "PNG":
+            fields["xmp"] = self.xmp
         if file_format == "WEBP" and self.dpi:
             fields["exif"] = self._exif_with_resolution()
         if file_format == "BMP" and not self.dpi:
@@ -106,11 +110,15 @@ def exif_of(picture: Pillow) -> Exif:
         return Exif()
 
 
-def split(exif: Exif, icc_profile: bytes, dpi: tuple[float, float] | None, *, tiff: bool) -> tuple[Metadata, int]:
+def split(
+    exif: Exif, icc_profile: bytes, dpi: tuple[float, float] | None, xmp: bytes, *, tiff: bool
+) -> tuple[Metadata, int]:
     """Metadata to keep and the orientation (1 to 8), which is taken out. A TIFF's layout is left out."""
     orientation = exif.pop(ORIENTATION, 1)
-    if str(exif.get(DESCRIPTION, "")).startswith('{"shape":'):
-        del exif[DESCRIPTION]  # tifffile's, of the array in the file it came from
+    for tag, written in ((DESCRIPTION, '{"shape":'), (SOFTWARE, "tifffile.py")):
+        if str(exif.get(tag, "")).startswith(written):
+            del exif[tag]  # tifffile's, of the array and the program in the file it came from
+    density = resolution_of(exif) if tiff and exif.get(RESOLUTION_UNIT, 2) == 1 else None
     _make_writable(exif)
     for tag in list(exif):
         if tiff and tag not in TEXT_TAGS | {EXIF_IFD, GPS_IFD}:
@@ -129,9 +137,14 @@ def split(exif: Exif, icc_profile: bytes, dpi: tuple[float, float] | None, *, ti
         kept = b""
     if orientation not in range(1, 9):
         orientation = 1
-    if orientation >= 5 and dpi is not None:
-        dpi = dpi[::-1]
-    return Metadata(kept, icc_profile, dpi), orientation
+    if orientation >= 5:
+        dpi, density = dpi and dpi[::-1], density and density[::-1]
+    return Metadata(kept, icc_profile, dpi, upright_xmp(xmp), density), orientation
+
+
+def upright_xmp(xmp: bytes) -> bytes:
+    """XMP data that say that the image is upright."""
+    return re.sub(rb"""(tiff:Orientation(?:=["']|>)\s*)[2-8]""", rb"\g<1>1", xmp)
 
 
 def _swap(entries: Any, one: int, other: int) -> None:
@@ -202,28 +215,22 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def own_png_chunks(data: bytes) -> bytes:
     """The chunks of a PNG file that another can hold as they are, for an image that is shown upright.
 
-    Texts that hold EXIF data, as some programs write them, are left out: these become EXIF data proper.
+    Texts that hold EXIF or XMP data are left out: these become such data proper.
     """
     return b"".join(
-        _upright_xmp(chunk)
+        chunk
         for kind, chunk in png_chunks(data)
-        if kind in KEPT_CHUNKS and not chunk[8:].startswith(EXIF_TEXTS)
+        if kind in KEPT_CHUNKS and not chunk[8:].startswith((*EXIF_TEXTS, XMP_TEXT))
     )
 
 
-def _upright_xmp(chunk: bytes) -> bytes:
-    """A chunk of a PNG; if it is XMP data, they say that the image is upright."""
-    if not chunk[8:].startswith(XMP_TEXT):
-        return chunk
-    try:
-        language, translated, text = chunk[8 + len(XMP_TEXT) + 2 : -4].split(b"\0", 2)
-        if chunk[8 + len(XMP_TEXT)]:  # compressed
-            text = zlib.decompressobj().decompress(text, LONGEST_TEXT)
-    except (ValueError, zlib.error):
-        return b""  # damaged
-    text = re.sub(rb"""(tiff:Orientation(?:=["']|>)\s*)[2-8]""", rb"\g<1>1", text)
-    content = b"iTXt" + XMP_TEXT + b"\0\0" + b"\0".join((language, translated, text))
-    return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+def text_chunks(metadata: Metadata) -> bytes:
+    """The chunks that a PNG gets besides those that Pillow writes."""
+    if not metadata.xmp:
+        return metadata.png_chunks
+    content = b"iTXt" + XMP_TEXT + bytes(4) + metadata.xmp  # not compressed, no language, no translation
+    xmp = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    return xmp + metadata.png_chunks
 
 
 def insert_in_png(data: bytes, chunks: bytes) -> bytes:
@@ -239,7 +246,7 @@ def add_to_png(data: bytes, metadata: Metadata) -> bytes:
     buffer = io.BytesIO()
     Pillow.new("L", (1, 1)).save(buffer, "PNG", **metadata.pillow_arguments("PNG"))
     extra = [chunk for kind, chunk in png_chunks(buffer.getvalue()) if kind in (b"iCCP", b"pHYs", b"eXIf")]
-    return insert_in_png(data, b"".join(extra) + metadata.png_chunks)
+    return insert_in_png(data, b"".join(extra) + text_chunks(metadata))
 
 
 # ------------------------------------------------------------------------------------- resolution
@@ -247,10 +254,15 @@ def add_to_png(data: bytes, metadata: Metadata) -> bytes:
 
 def exif_dpi(exif: Exif) -> tuple[float, float] | None:
     """Resolution in EXIF data or the directory of a TIFF in dots per inch, if there is one with a unit."""
-    unit = {2: 1.0, 3: 2.54}.get(exif.get(RESOLUTION_UNIT, 2))
+    unit, resolution = {2: 1.0, 3: 2.54}.get(exif.get(RESOLUTION_UNIT, 2)), resolution_of(exif)
+    return (resolution[0] * unit, resolution[1] * unit) if unit and resolution else None
+
+
+def resolution_of(exif: Exif) -> tuple[float, float] | None:
+    """Resolution in EXIF data or the directory of a TIFF in their own unit."""
     x, y = exif.get(X_RESOLUTION), exif.get(Y_RESOLUTION)
     try:
-        return (float(x) * unit, float(y) * unit) if unit and x and y else None
+        return (float(x), float(y)) if x and y and 0 < float(x) < 1e9 and 0 < float(y) < 1e9 else None
     except (TypeError, ValueError, ZeroDivisionError):  # damaged entries
         return None
 
@@ -308,10 +320,13 @@ def tiff_arguments(metadata: Metadata) -> dict[str, Any]:
         if tag in exif:
             tags.append((tag - 1, 4, 1, PLACEHOLDER, True))  # becomes the entry of the directory, in its order
     arguments: dict[str, Any] = {"extratags": tags, "metadata": None, "software": False}
+    if metadata.xmp:
+        tags.append((XMP, 1, len(metadata.xmp), metadata.xmp, True))
     if metadata.icc_profile:
         arguments["iccprofile"] = metadata.icc_profile
-    if metadata.dpi:
-        arguments |= {"resolution": metadata.dpi, "resolutionunit": "INCH"}
+    if metadata.dpi or metadata.density:
+        unit = "INCH" if metadata.dpi else "NONE"
+        arguments |= {"resolution": metadata.dpi or metadata.density, "resolutionunit": unit}
     return arguments
 
 

@@ -28,7 +28,7 @@ def denoiser_lines(name: str, certificate: Certificate, conditioned: bool) -> li
     lines = [f"denoiser    {name}, {certificate_line(certificate)}"]
     if conditioned and certificate.averaged:
         lines += [
-            "            first pass: averaged; second pass: averaged for its fixed reference, the noisy image",
+            "            first pass: averaged; second pass: averaged for its fixed reference, image and first pass",
             "            both together, with the reference computed from the input: not known to be nonexpansive",
         ]
     return lines
@@ -104,7 +104,7 @@ def discrepancy_line(discrepancy: float) -> str:
     """Whether the restored image explains the measurement up to its noise, and what to look at if not."""
     verdict = "noise alone is left, as it should be"
     if discrepancy < EXPLAINED[0]:
-        verdict = "LESS than noise is left: --sigma is too high, or the noise not white (JPEG)"
+        verdict = "LESS than noise is left: --sigma is too high, or the noise not white (JPEG: try a HIGHER --sigma)"
     elif discrepancy > EXPLAINED[1]:
         verdict = "MORE than noise is left: are kernel, --boundary and --sigma right?"
     return f"discrepancy {discrepancy:.3f} = ‖Kx − y‖/(σ√n): {verdict}"

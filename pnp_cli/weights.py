@@ -63,8 +63,13 @@ def locate(name: str | Path) -> Path:
         shipped = folder / f"{name}.safetensors"
         if is_file(shipped):
             return shipped
-    known = sorted(p.stem for folder in shipped_folders() for p in folder.glob("*.safetensors"))
-    raise WeightsError(f"'{name}': no shipped weights of that name ({', '.join(known)}) and not a .safetensors file")
+    known = ", ".join(shipped_names())
+    raise WeightsError(f"'{name}': no shipped weights of that name ({known}) and not a .safetensors file")
+
+
+def shipped_names() -> list[str]:
+    """Names of the shipped weights."""
+    return sorted(path.stem for folder in shipped_folders() for path in folder.glob("*.safetensors"))
 
 
 class Shelf:

@@ -135,7 +135,7 @@ def test_inputs_are_never_replaced(call: Call, tmp_path: Path) -> None:
         (("--disk", 1, "-o", "-"), 1, "cannot write kernels"),
         (("--disk", 1, "--picture", "k.gif"), 1, "k.gif: cannot write files"),
         (("--disk", 1, "-o", "k.png", "--picture", "k.png"), 2, "both be written to k.png"),
-        (("--disk", 1, "-o", "k.npy", "--on-exists", "skip"), 2, "--on-exists"),
+        (("--disk", 1, "-o", "k.npy", "--on-exists", "maybe"), 2, "--on-exists"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
 )
@@ -159,6 +159,11 @@ def test_config(call: Call, tmp_path: Path) -> None:
         code, _, err = call("kernel", *arguments)
         assert code == 2
         assert "an image together with --motion auto" in err
+    (tmp_path / "pnp.toml").write_text('on-exists = "skip"\n')
+    for words in ("wrote", "skipped"):
+        code, _, err = call("kernel", "--disk", 2, "--config", "pnp.toml", "-o", "again.npy")
+        assert code == 0
+        assert words in err
     (tmp_path / "pnp.toml").write_text("center = false\n")
     assert call("kernel", "--disk", 2, "--config", "pnp.toml", "-q")[0] == 0, "meant for kernels of files"
     (tmp_path / "pnp.toml").write_text("[certify]\ngrid = 32\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import resource
 import shutil
@@ -238,3 +239,67 @@ def test_huge_kernels_one_plane_tiffs_and_closed_streams(pnp: Run, photo_file: P
     )
     assert full.returncode == 1
     assert b"Traceback" not in full.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_other_signals_stop_like_an_interruption(
+    photo: Image, tmp_path: Path, small_weights: Path, number: signal.Signals
+) -> None:
+    """What `timeout`, a scheduler and a closed terminal send: whole files, no temporary ones, a manifest, 130."""
+    for i in range(40):
+        write_image(photo, tmp_path / f"in/{i:02}.png")
+    out, manifest = tmp_path / "out", tmp_path / "run.json"
+    arguments = ["denoise", tmp_path / "in", "-o", out, "-w", small_weights, "-s", 10, "--manifest", manifest]
+    process = subprocess.Popen([installed_command(), *map(str, arguments)], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(list(out.glob("*.png"))) < 3:
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "not done" in stderr.decode()
+    record = json.loads(manifest.read_text())
+    assert not record["finished"]
+    assert {Path(entry["output"]).name for entry in record["files"]} == {p.name for p in out.iterdir()}
+
+
+@pytest.mark.parametrize("delay", [0.3, 0.5, 0.7, 0.9])
+def test_an_interruption_while_libraries_are_imported(photo_file: Path, small_weights: Path, delay: float) -> None:
+    arguments = ["denoise", str(photo_file), "-w", str(small_weights), "-s", "10"]
+    script = f"import sys; sys.argv = {['pnp', *arguments]!r}; from pnp_cli.cli import main; print(flush=True); main()"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout
+        process.stdout.readline()  # the command line is there, torch is not
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) in (130, 0)
+
+
+def test_data_for_a_closed_output_are_an_error(photo_file: Path) -> None:
+    for arguments in (["psnr", photo_file, photo_file], ["kernel", "--disk", 2, "--json"]):
+        command = " ".join(map(str, [installed_command(), *arguments])) + " >&-"
+        result = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+        assert result.returncode == 1
+        assert "standard output is closed" in error_lines(result)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("-o", ""), "empty name"),
+        (("-o", "o.png", "--manifest", "folder"), "folder is a folder"),
+        (("-o", "o.png", "--manifest", ""), "is a folder"),
+    ],
+)
+def test_names_that_are_no_files(pnp: Run, photo_file: Path, arguments: tuple[str, ...], words: str) -> None:
+    (photo_file.parent / "folder").mkdir()
+    result = pnp("blur", photo_file.name, "--disk", 1, *arguments, cwd=photo_file.parent)
+    assert result.returncode == 2
+    assert words in error_lines(result)[0]
+    assert sorted(p.name for p in photo_file.parent.iterdir()) == ["folder", photo_file.name]
+
+
+def test_a_file_where_a_folder_should_be(pnp: Run, photo_file: Path) -> None:
+    result = pnp("blur", photo_file, "--disk", 1, "-o", photo_file / "x.png")
+    assert result.returncode == 1
+    assert f"{photo_file} is no folder" in error_lines(result)[0]

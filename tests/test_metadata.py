@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational
 
 from pnp_cli import InputError
-from pnp_cli.images import Image, encode_image, read_image, write_image
+from pnp_cli.images import Image, encode_image, lost_in, read_image, write_image
 from pnp_cli.metadata import Metadata, apply_orientation
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -281,3 +281,81 @@ def test_every_exif_tag_that_is_no_layout_reaches_a_tiff(tmp_path: Path) -> None
         assert tags[0x4746].value == 4
         assert bytes(tags[0x9C9B].value) == "Title".encode("utf-16le")
         assert tags["Make"].value == "A camera maker"
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf xmp:Rating="4" tiff:Orientation="1">\xc3\xa4</rdf></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("source", SUFFIXES)
+@pytest.mark.parametrize("target", SUFFIXES)
+def test_xmp_goes_from_format_to_format(tmp_path: Path, source: str, target: str) -> None:
+    path, extra = tmp_path / f"in{source}", {"xmp": XMP}
+    if source == ".png":
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+        extra = {"pnginfo": info}
+    elif source == ".tif":
+        extra = {"tiffinfo": {700: XMP}}
+    picture().save(path, **extra)  # type: ignore[arg-type]
+    image = read_image(path)
+    assert image.metadata.xmp == XMP
+    write_image(image, tmp_path / f"out{target}")
+    with Pillow.open(tmp_path / f"out{target}") as written:
+        found = written.info.get("xmp")
+        assert found == XMP
+    write_image(image.for_output(strip=True), tmp_path / f"bare{target}")
+    assert XMP not in (tmp_path / f"bare{target}").read_bytes()
+
+
+def test_a_resolution_in_a_unit_of_its_own(tmp_path: Path) -> None:
+    """Pixels per micrometre, as ImageJ writes them, not square ones, of a picture that is turned."""
+    path = tmp_path / "in.tif"
+    unit = {"resolution": (3.2, 1.6), "resolutionunit": "NONE", "description": "ImageJ=1.54f\nunit=um\n"}
+    tifffile.imwrite(path, np.zeros((4, 5), np.uint16), metadata=None, extratags=[(274, 3, 1, 6, True)], **unit)
+    image = read_image(path)
+    assert image.metadata.dpi is None
+    write_image(image, tmp_path / "out.tif")
+    with tifffile.TiffFile(tmp_path / "out.tif") as back:
+        tags = back.pages.first.tags
+        assert tags["ResolutionUnit"].value == 1
+        across, down = (n / d for n, d in (tags["XResolution"].value, tags["YResolution"].value))
+        assert (across, down) == pytest.approx((1.6, 3.2))
+        assert "unit=um" in tags["ImageDescription"].value
+    assert any("resolution" in note for note in lost_in(image, "PNG"))
+    assert lost_in(image, "TIFF") == ()
+
+
+def test_what_is_not_kept_is_said(tmp_path: Path) -> None:
+    picture().save(tmp_path / "x.jpg", comment="a comment")
+    assert "the comment is not kept" in read_image(tmp_path / "x.jpg").notes
+    labels = {"Info": "Leica 63x"}
+    tifffile.imwrite(tmp_path / "x.tif", np.zeros((4, 5), np.uint16), imagej=True, metadata=labels)
+    assert any("ImageJ" in note for note in read_image(tmp_path / "x.tif").notes)
+    np.save(tmp_path / "x.npy", np.zeros((4, 5), np.float16))
+    assert "stored as floats of 32 bits, not 16" in read_image(tmp_path / "x.npy").notes
+
+
+def test_the_program_that_wrote_the_input_is_no_metadata(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", np.zeros((4, 5), np.float32))
+    image = read_image(tmp_path / "x.tif")
+    assert image.metadata.kinds == ""
+    write_image(image, tmp_path / "x.npy")
+
+
+def test_a_large_profile_survives_in_a_png(tmp_path: Path) -> None:
+    profile = PROFILE + np.random.default_rng(0).bytes(2**21)
+    profile = struct.pack(">I", len(profile)) + profile[4:]
+    picture().save(tmp_path / "x.jpg", icc_profile=profile)
+    write_image(read_image(tmp_path / "x.jpg"), tmp_path / "x.png")
+    assert read_image(tmp_path / "x.png").metadata.icc_profile == profile
+
+
+def test_damaged_metadata_say_nothing_by_themselves(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    picture().save(tmp_path / "x.tif", exif=camera_exif().tobytes())
+    data = bytearray((tmp_path / "x.tif").read_bytes())
+    place = data.find(struct.pack("<HHI", 36867, 2, 20))
+    assert place > 0
+    data[place + 4 : place + 8] = struct.pack("<I", 2**20)
+    (tmp_path / "x.tif").write_bytes(data)
+    read_image(tmp_path / "x.tif")
+    assert not recwarn.list

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import pnp_cli
 
 from .conftest import Run
+from .helpers import installed_command
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,6 +55,22 @@ def test_every_public_name_exists() -> None:
 def test_python_m(pnp: Run) -> None:
     module = subprocess.run([sys.executable, "-m", "pnp_cli", "--version"], capture_output=True, check=True)
     assert module.stdout == pnp("--version").stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("pnp deblur --boundary ", ["free", "periodic", "reflect"]),
+        ("pnp denoise --weights h", ["huber", "huber-grey"]),
+        ("pnp kernel --on-exists ", ["error", "skip", "overwrite"]),
+    ],
+)
+def test_a_shell_completes_values(line: str, words: list[str]) -> None:
+    typed = len(line.split()) - (not line.endswith(" "))
+    asked = {"COMP_WORDS": line, "COMP_CWORD": str(typed), "_PNP_COMPLETE": "complete_bash"}
+    command = [installed_command()]
+    result = subprocess.run(command, env=os.environ | asked, capture_output=True, check=True, text=True)
+    assert result.stdout.split() == words
 
 
 def test_help_lists_commands_and_exit_codes(pnp: Run) -> None:

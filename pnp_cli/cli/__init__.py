@@ -16,6 +16,7 @@ from ..allocation import tune_allocation
 from ..errors import PnpError
 from . import blur, certify, deblur, denoise, ista, kernel, psnr, train
 from .batch import exit_code, reason_of
+from .interruption import stop_cleanly
 from .kernel_options import complete_auto
 
 EPILOG = (
@@ -66,6 +67,7 @@ def _root(
 
 def main() -> None:
     """Entry point of the `pnp` command."""
+    stop_cleanly()
     tune_allocation()
     if sys.stderr is None:  # closed: messages go nowhere, and not where data go
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115

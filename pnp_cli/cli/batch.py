@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConditionError, InputError, PnpError, UsageError
+from ..errors import ConditionError, PnpError, UsageError
 from ..files import exists, is_dir, write_bytes
 from ..images import (
     FLOAT_FORMATS,
@@ -25,7 +25,7 @@ from ..images import (
     read_image,
     require_format,
 )
-from .console import emit, file_progress, say
+from .console import emit, file_progress, require_stdout, say
 from .manifest import Manifest
 from .paths import DEPTHS, FileOptions, Job, Source, find_jobs, find_sources
 
@@ -71,7 +71,7 @@ class Tally:
             parts.append(f"{self.skipped} skipped")
         parts.append(f"{failed} failed")
         left = self.total - len(self.codes)
-        return ", ".join([*parts, *([f"{left} not begun"] if left else [])])
+        return ", ".join([*parts, *([f"{left} not done"] if left else [])])
 
 
 def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
@@ -102,11 +102,15 @@ def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
 @contextmanager
 def _manifest(options: FileOptions) -> Iterator[Manifest]:
     manifest = Manifest(options, options.manifest if options.on_exists == "skip" else None)
+    begun = False
     try:
         yield manifest
         manifest.finished = True
+    except KeyboardInterrupt:
+        begun = True
+        raise
     finally:
-        if options.manifest and not options.dry_run and (manifest.files or manifest.finished):
+        if options.manifest and not options.dry_run and (manifest.files or manifest.finished or begun):
             manifest.write(options.manifest)
             say(f"wrote {options.manifest}", options.quiet)
 
@@ -240,8 +244,7 @@ def _deliver(end: Finished, target: Path | None, options: FileOptions) -> Finish
     if end.data is None:
         return end
     if target is None:
-        if sys.stdout is None:
-            raise InputError("standard output is closed; give -o a file")
+        require_stdout()
         sys.stdout.buffer.write(end.data)
         sys.stdout.buffer.flush()
     else:

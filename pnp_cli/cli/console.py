@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from ..errors import InputError
+
 
 def say(line: str, quiet: bool = False) -> None:
     """Print a line for people, unless `quiet`; inside `collected` it is kept instead."""
@@ -41,8 +43,27 @@ SCHEMA = 1
 """Version of the JSON objects; it changes when a field changes its meaning or goes away."""
 
 
+def require_stdout() -> None:
+    """Refuse to print data to a standard output that is closed.
+
+    Raises
+    ------
+    InputError
+        If it is.
+    """
+    if sys.stdout is None:
+        raise InputError("standard output is closed; give -o a file, or redirect it to /dev/null")
+
+
 def emit(command: str, source: str, ok: bool, **fields: Any) -> None:
-    """Print one JSON object as a line of standard output; non-finite numbers become null."""
+    """Print one JSON object as a line of standard output; non-finite numbers become null.
+
+    Raises
+    ------
+    InputError
+        If standard output is closed.
+    """
+    require_stdout()
     head = {"schema": SCHEMA, "command": command, "input": source, "ok": ok}
     print(json.dumps(finite(head | fields)), flush=True)
 

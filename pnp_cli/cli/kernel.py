@@ -44,7 +44,7 @@ def kernel(
         ),
     ] = None,
     picture: k.Picture = None,
-    on_exists: Annotated[str, typer.Option("--on-exists", help="When an output exists: error or overwrite.")] = "error",
+    on_exists: o.OnExists = "error",
     max_pixels: o.MaxPixels = MAX_PIXELS,
     json: o.Json = False,
     config: o.Config = None,
@@ -58,10 +58,10 @@ def kernel(
 
     Example: pnp kernel blurred.jpg --motion auto --picture k.png
     """
-    if on_exists not in ("error", "overwrite"):
-        raise UsageError(f"--on-exists must be error or overwrite, not '{on_exists}'")
+    if on_exists not in ("error", "skip", "overwrite"):
+        raise UsageError(f"--on-exists must be error, skip or overwrite, not '{on_exists}'")
     overwrite = on_exists == "overwrite"
-    _check_outputs((output, picture), (kernel, trajectory, image), overwrite)
+    _check_outputs((output, picture), (kernel, trajectory, image), on_exists != "error")
     choice = k.read_kernel(context, motion, gaussian, disk, kernel, path, trajectory, center)
     if (choice.kernel is None) != (image is not None):
         raise UsageError("give an image together with --motion auto, and only then")
@@ -77,7 +77,9 @@ def kernel(
     except InputError as error:
         raise InputError(f"{image}: {error}") from error
     facts = kernels.properties(psf)
-    if output:
+    if output and on_exists == "skip" and exists(output):
+        say(f"{output}: skipped, it exists", quiet)
+    elif output:
         kernels.to_file(psf, output, overwrite)
         say(f"wrote {output}", quiet)
     if picture:
@@ -89,7 +91,7 @@ def kernel(
         _show(psf, description, facts)
 
 
-def _check_outputs(outputs: tuple[Path | None, Path | None], inputs: tuple[Path | None, ...], overwrite: bool) -> None:
+def _check_outputs(outputs: tuple[Path | None, Path | None], inputs: tuple[Path | None, ...], may_exist: bool) -> None:
     """Refuse outputs that cannot be written, before any work."""
     from ..images import format_of
     from ..kernel_files import require_suffix
@@ -100,7 +102,7 @@ def _check_outputs(outputs: tuple[Path | None, Path | None], inputs: tuple[Path 
         check(target)
         if any(source and exists(source) and os.path.realpath(source) == os.path.realpath(target) for source in inputs):
             raise UsageError(f"the output {target} would replace an input; choose another name")
-        if exists(target) and not overwrite:
+        if exists(target) and not may_exist:
             raise UsageError(f"{target}: exists already; choose another name, or --on-exists overwrite")
     if outputs[0] and outputs[1] and outputs[0].resolve() == outputs[1].resolve():
         raise UsageError(f"the kernel and its picture would both be written to {outputs[0]}; choose another --picture")

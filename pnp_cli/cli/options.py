@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,8 +64,9 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise UsageError(f"{path}: '{sorted(unknown)[0]}' is not an option or command; see pnp {context.info_name} -h")
     common = {key: value for key, value in tables.items() if key in names and not isinstance(value, dict)}
     defaults = {names[key]: value for key, value in (common | own).items()}
-    if defaults.get("motion") == "auto":
-        defaults["motion"] = ["auto", "auto"]
+    motion = defaults.get("motion")
+    if isinstance(motion, str):
+        defaults["motion"] = ["auto", "auto"] if motion == "auto" else motion.split()
     parameters: Any = context.command.params
     for parameter in parameters:
         try:
@@ -76,6 +78,17 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise UsageError(f"{path}: {option} cannot be {value!r} ({error.message.rstrip('.')})") from error
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
+
+
+def one_of(*words: str) -> Callable[[], list[str]]:
+    """Completion of an option by a shell."""
+    return lambda: list(words)
+
+
+def _shipped() -> list[str]:
+    from ..weights import shipped_names
+
+    return shipped_names()
 
 
 Inputs = Annotated[
@@ -97,10 +110,20 @@ Sigma = Annotated[
     str, typer.Option("--sigma", "-s", metavar="S", help="Noise level of the image on the 0-255 scale, or 'auto'.")
 ]
 Format = Annotated[
-    str | None, typer.Option("--format", help="Output format: png, jpg, tif, webp, bmp or npy. Default: by the suffix.")
+    str | None,
+    typer.Option(
+        "--format",
+        autocompletion=one_of("png", "jpg", "tif", "webp", "bmp", "npy"),
+        help="Output format: png, jpg, tif, webp, bmp or npy. Default: by the suffix.",
+    ),
 ]
 BitDepth = Annotated[
-    str, typer.Option("--bit-depth", help="Depth of the output: keep, 8 or 16. What a format cannot hold is refused.")
+    str,
+    typer.Option(
+        "--bit-depth",
+        autocompletion=one_of("keep", "8", "16"),
+        help="Depth of the output: keep, 8 or 16. What a format cannot hold is refused.",
+    ),
 ]
 Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="Quality of JPEG outputs.")]
 Strip = Annotated[bool, typer.Option("--strip", help="Leave out EXIF data, ICC profile and resolution of the input.")]
@@ -108,7 +131,14 @@ MaxPixels = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Refuse images of more pixels, before decoding them.")
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Search folders recursively and mirror their tree.")]
-OnExists = Annotated[str, typer.Option("--on-exists", help="When an output exists: error, skip or overwrite.")]
+OnExists = Annotated[
+    str,
+    typer.Option(
+        "--on-exists",
+        autocompletion=one_of("error", "skip", "overwrite"),
+        help="When an output exists: error, skip or overwrite.",
+    ),
+]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first file that fails.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per file to standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
@@ -140,12 +170,20 @@ Config = Annotated[
         help="TOML file of defaults: option names at the top or under the name of a command; options given win.",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N. Only auto falls back.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        autocompletion=one_of("auto", "cpu", "cuda"),
+        help="auto, cpu, cuda or cuda:N. Only auto falls back.",
+    ),
+]
 Weights = Annotated[
     str,
     typer.Option(
         "--weights",
         "-w",
+        autocompletion=_shipped,
         help="Shipped weights (conditioned, huber, euler, dncnn) or a .safetensors file; of huber, grey images get "
         "huber-grey.",
     ),
@@ -168,6 +206,7 @@ Boundary = Annotated[
     str,
     typer.Option(
         "--boundary",
+        autocompletion=one_of("free", "periodic", "reflect"),
         help="What lies beyond the frame: free (the scene goes on, unknown), periodic (it repeats) or reflect "
         "(it is mirrored).",
     ),

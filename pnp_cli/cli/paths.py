@@ -16,6 +16,7 @@ import typer
 from ..errors import InputError, UsageError
 from ..files import exists, is_dir, is_file, read_bytes
 from ..images import FLOAT_FORMATS, FORMATS, MAX_PIXELS, Depth, Image, list_images, read_image
+from .console import require_stdout
 
 STREAM = "-"
 
@@ -123,6 +124,8 @@ class FileOptions:
             raise UsageError(f"unknown --format '{self.file_format}'; use one of {known}")
         if self.quiet and self.verbose:
             raise UsageError("--quiet and --verbose contradict each other; leave one of them out")
+        if self.json:
+            require_stdout()
         streams = [source for source in sources if self.writes_to_stdout(source)]
         if streams and self.json:
             raise UsageError("--json and the image both want standard output; give -o a file")
@@ -130,7 +133,11 @@ class FileOptions:
             raise UsageError("standard output takes one image; give -o a folder for several inputs")
         if self.output is not None and self.output != STREAM and len(sources) > 1 and is_file(self.output):
             raise UsageError(f"{self.output} is a file, but there are {len(sources)} inputs; give -o a folder")
+        if self.output == "":
+            raise UsageError("-o has an empty name; give it a file or a folder")
         for option, path in self.beside.items():
+            if is_dir(path):
+                raise UsageError(f"--{option}: {path} is a folder; give it the name of a file")
             if self.on_exists == "error" and exists(path) and not self.dry_run:
                 raise UsageError(f"{path}: exists already; choose another --{option}, or --on-exists overwrite")
 

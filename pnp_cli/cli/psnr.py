@@ -12,7 +12,7 @@ import typer
 from ..errors import InputError, UsageError
 from ..images import MAX_PIXELS
 from . import options as o
-from .console import emit, say
+from .console import emit, require_stdout, say
 
 if TYPE_CHECKING:
     from ..images import Image
@@ -165,6 +165,7 @@ class _Truths:
 
 
 def _show(rows: list[tuple[str, float, float | None]], peak: str, ssim: bool) -> None:
+    require_stdout()
     if not sys.stdout.isatty():
         for _, value, similarity in rows:
             print(f"{value:.4f}" + (f"\t{similarity:.5f}" if similarity is not None else ""))

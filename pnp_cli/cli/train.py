@@ -18,6 +18,7 @@ import typer
 from ..errors import InputError, UsageError
 from . import options as o
 from .console import progress, say
+from .interruption import STOPPING
 
 if TYPE_CHECKING:
     from ..training import TrainingRecord
@@ -180,6 +181,9 @@ def train_denoiser(
         validation = [to_grey(image) for image in validation]
     if resume and checkpoint.exists():
         changed = trainer.load(checkpoint)
+        if trainer.progress >= 1 and output.exists():
+            say(f"{checkpoint}: is at step {trainer.step} already, so there is nothing to do; raise --steps", quiet)
+            return
         say(f"resumed at step {trainer.step}, {trainer.elapsed / 60:.1f} minutes", quiet)
         if changed:
             say(f"{checkpoint}: was made with other settings ({', '.join(changed)}); those given now apply", quiet)
@@ -241,11 +245,11 @@ def train_denoiser(
 
 
 class _SignalFlag:
-    """Inside the context SIGINT and SIGTERM set a flag; calling it tells whether one has come."""
+    """Inside the context a signal to stop sets a flag; calling it tells whether one has come."""
 
     def __enter__(self) -> _SignalFlag:
         self._set = False
-        self._previous = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = {s: signal.signal(s, self._handle) for s in STOPPING}
         return self
 
     def __exit__(self, *error: object) -> None:
