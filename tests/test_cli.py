@@ -572,6 +572,11 @@ def test_training_from_nothing(pnp: Run, tmp_path: Path) -> None:
     again = pnp("train-denoiser", "-o", out, "--steps", 3)
     assert again.returncode == 2
     assert "exists already" in one_sentence(again)
+    written = out.read_bytes()
+    finished = pnp("train-denoiser", "-o", out, "--steps", 2, "--batch", 2, "--crop", 16, "--resume")
+    assert finished.returncode == 0
+    assert "at step 3 already, so there is nothing to do" in finished.stderr.decode()
+    assert out.read_bytes() == written
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
