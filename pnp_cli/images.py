@@ -136,10 +136,14 @@ def read_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
         if data[:6] == b"\x93NUMPY":
             image = _read_npy(data, name, max_pixels)
         else:
-            with warnings.catch_warnings(), _no_pillow_limit():
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of damaged metadata
                 tiff = data[:4] in (*CLASSIC_TIFF, *BIG_TIFF)
-                image = (_read_tiff(data, name, max_pixels) if tiff else None) or _read_pillow(data, name, max_pixels)
+                read = _read_tiff(data, name, max_pixels) if tiff else None
+                if read is None:
+                    with _no_pillow_limit():
+                        read = _read_pillow(data, name, max_pixels)
+                image = read
     except InputError:
         raise
     except MemoryError as error:
@@ -170,9 +174,6 @@ def _read_npy(data: bytes, name: str, max_pixels: int) -> Image:
     return _from_array(np.load(io.BytesIO(data), allow_pickle=False), name)
 
 
-LONGEST_TEXT = 2**25
-"""Bytes of a profile or text in a PNG, decompressed."""
-
 _pillow_limit = threading.Lock()
 
 
@@ -187,7 +188,7 @@ def _no_pillow_limit() -> Iterator[None]:
 
     with _pillow_limit:
         before = Pillow.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
-        Pillow.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, LONGEST_TEXT
+        Pillow.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, meta.LONGEST_TEXT
         try:
             yield
         finally:
@@ -227,7 +228,7 @@ def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image:
             picture.info["transparency"] = level
         image = _from_picture(picture, notes)
     if picture.format == "PNG":
-        kept = replace(kept, png_chunks=meta.own_png_chunks(data))
+        kept = replace(kept, xmp=meta.upright_xmp(meta.png_xmp(data)), png_chunks=meta.own_png_chunks(data))
     image = replace(image, metadata=kept, notes=tuple(notes))
     return _upright(image, orientation, turned=picture.format == "TIFF")
 
@@ -239,8 +240,14 @@ def _metadata_of(picture: Any) -> tuple[Metadata, int]:
     profile = picture.info.get("icc_profile") or b""
     if picture.mode not in ("1", "L", "LA", "RGB", "RGBA", "P", "PA", "I;16", "La", "RGBa"):
         profile = b""  # it describes the colour space that the pixels are converted from
-    xmp = picture.info.get("xmp") or b""
-    return meta.split(exif, profile, dpi, xmp if isinstance(xmp, bytes) else b"", tiff=tiff)
+    return meta.split(exif, profile, dpi, _bytes(picture.info.get("xmp")), tiff=tiff)
+
+
+def _bytes(value: Any) -> bytes:
+    """A value that should be bytes."""
+    if isinstance(value, str):
+        value = value.encode("utf-8", "replace")
+    return value if isinstance(value, bytes) else b""
 
 
 def _upright(image: Image, orientation: int, turned: bool = False) -> Image:
@@ -307,7 +314,7 @@ def _read_tiff(data: bytes, name: str, max_pixels: int) -> Image | None:
         tables = meta.IMAGEJ in page.tags
     image = _from_array(array, name)
     colours, dpi = profile.value if profile else b"", meta.exif_dpi(exif)
-    kept, orientation = meta.split(exif, colours, dpi, bytes(xmp.value) if xmp else b"", tiff=True)
+    kept, orientation = meta.split(exif, colours, dpi, _bytes(xmp.value) if xmp else b"", tiff=True)
     gone = {"EXIF directories of a BigTIFF": lost, "ImageJ's information, overlays and colour tables": tables}
     notes = (*image.notes, *(f"{what} are not kept" for what, there in gone.items() if there))
     return _upright(replace(image, metadata=kept, notes=notes), orientation)
@@ -401,11 +408,13 @@ def require_format(image: Image, file_format: str, name: str = "output") -> None
 
 def lost_in(image: Image, file_format: str) -> tuple[str, ...]:
     """What the format has no room for and is not worth a refusal, one phrase each."""
-    if image.metadata.density and file_format != "TIFF":
-        return (f"{file_format} has no room for a resolution in a unit of its own",)
-    if file_format == "NPY" and image.metadata.dpi:
-        return ("NPY has no room for the resolution",)
-    return ("WEBP has no grey, so it becomes RGB",) if file_format == "WEBP" and image.pixels.shape[2] == 1 else ()
+    lost = {
+        f"{file_format} has no room for a resolution in a unit of its own": image.metadata.density
+        and file_format != "TIFF",
+        "NPY has no room for the resolution": image.metadata.dpi and file_format == "NPY",
+        "WEBP has no grey, so it becomes RGB": image.pixels.shape[2] == 1 and file_format == "WEBP",
+    }
+    return tuple(phrase for phrase, true in lost.items() if true)
 
 
 def encode_image(image: Image, file_format: str, name: str = "output", quality: int = 95) -> bytes:

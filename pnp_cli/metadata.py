@@ -36,6 +36,8 @@ KEPT_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"tEXt", b"zTXt", b"iTXt")
 
 EXIF_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0")
 XMP_TEXT = b"XML:com.adobe.xmp\0"
+LONGEST_TEXT = 2**25
+"""Bytes of a profile or text in a PNG, decompressed."""
 
 PLACEHOLDER = 0xFFFFFF00
 """Value of the entry before that of a directory; tifffile does not write entries of directories itself."""
@@ -119,6 +121,8 @@ def split(
         if str(exif.get(tag, "")).startswith(written):
             del exif[tag]  # tifffile's, of the array and the program in the file it came from
     density = resolution_of(exif) if tiff and exif.get(RESOLUTION_UNIT, 2) == 1 else None
+    if density == (1, 1):  # what tifffile writes where nothing is known
+        density = None
     _make_writable(exif)
     for tag in list(exif):
         if tiff and tag not in TEXT_TAGS | {EXIF_IFD, GPS_IFD}:
@@ -222,6 +226,19 @@ def own_png_chunks(data: bytes) -> bytes:
         for kind, chunk in png_chunks(data)
         if kind in KEPT_CHUNKS and not chunk[8:].startswith((*EXIF_TEXTS, XMP_TEXT))
     )
+
+
+def png_xmp(data: bytes) -> bytes:
+    """XMP data of a PNG file; empty if there are none, or they are damaged."""
+    for kind, chunk in png_chunks(data):
+        if kind == b"iTXt" and chunk[8:].startswith(XMP_TEXT):
+            try:
+                _, _, text = chunk[8 + len(XMP_TEXT) + 2 : -4].split(b"\0", 2)
+                compressed = chunk[8 + len(XMP_TEXT)]
+                return zlib.decompressobj().decompress(text, LONGEST_TEXT) if compressed else text
+            except (ValueError, zlib.error):
+                return b""
+    return b""
 
 
 def text_chunks(metadata: Metadata) -> bytes:

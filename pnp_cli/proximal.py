@@ -50,6 +50,8 @@ class ProximalMap:
     """
 
     MAX_STEPS, MAX_PIECES = 200, 20
+    ROUNDING = 10
+    """Times the tolerance, an error that no longer falls is one of rounding, which may change pieces for ever."""
 
     def __init__(self, base: LeastSquares, h: float, tolerance: Tolerance = exact) -> None:
         self.base, self.h, self.tolerance = base, h, tolerance
@@ -80,12 +82,14 @@ class ProximalMap:
         f = self.base
         step = self._last if self._last is not None else torch.zeros_like(v)
         piece: Tensor | None = None
+        last = float("inf")
         for _ in range(self.MAX_PIECES):
             left, new_piece = self._equation(v, step)
             error = spectra.norm(left)
-            if error <= tolerance or (piece is not None and new_piece is not None and torch.equal(piece, new_piece)):
+            settled = piece is not None and new_piece is not None and torch.equal(piece, new_piece)
+            if error <= tolerance or settled or last <= error <= self.ROUNDING * tolerance:
                 return step, error
-            piece = new_piece
+            piece, last = new_piece, error
             change, error = self._conjugate_gradients(left, piece, tolerance, spectra)
             step = step + change
             if f.clipped is None:

@@ -104,14 +104,16 @@ def test_existing_outputs_are_found_before_any_work(
 def test_a_link_that_leads_nowhere_is_an_existing_output(
     pnp: Run, folder: Path, tmp_path: Path, small_weights: Path
 ) -> None:
-    """It is refused beforehand, skipped, or replaced as a file; what it points to does not come into being."""
+    """It is refused beforehand, or replaced as a file; what it points to does not come into being."""
     link = tmp_path / "o.png"
     link.symlink_to(tmp_path / "nowhere.png")
     run = ("denoise", folder / "a.png", "-o", link, *common(small_weights))
     refused = pnp(*run)
     assert refused.returncode == 2
     assert "exists already" in refused.stderr.decode()
-    assert pnp(*run, "--on-exists", "skip").returncode == 0
+    skipped = pnp(*run, "--on-exists", "skip")
+    assert skipped.returncode == 2, "nothing is there that could be kept"
+    assert "a link that leads nowhere" in skipped.stderr.decode()
     assert link.is_symlink()
     assert pnp(*run, "--on-exists", "overwrite").returncode == 0
     assert not link.is_symlink()

@@ -577,6 +577,9 @@ def test_training_from_nothing(pnp: Run, tmp_path: Path) -> None:
     assert finished.returncode == 0
     assert "at step 3 already, so there is nothing to do" in finished.stderr.decode()
     assert out.read_bytes() == written
+    out.unlink()
+    assert pnp("train-denoiser", "-o", out, "--steps", 3, "--batch", 2, "--crop", 16, "--resume").returncode == 0
+    assert weights.load(out).training["steps"] == 3, "a run that was killed before it wrote them"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

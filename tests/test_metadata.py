@@ -307,6 +307,31 @@ def test_xmp_goes_from_format_to_format(tmp_path: Path, source: str, target: str
     assert XMP not in (tmp_path / f"bare{target}").read_bytes()
 
 
+def test_xmp_behind_the_pixels_of_a_png(tmp_path: Path) -> None:
+    """Where programs put it that add it to a finished file."""
+    path = tmp_path / "x.png"
+    picture().save(path, exif=camera_exif().tobytes())
+    data = path.read_bytes()
+    content = b"iTXtXML:com.adobe.xmp\0" + bytes(4) + XMP
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    path.write_bytes(data[:-12] + chunk + data[-12:])
+    assert read_image(path).metadata.xmp == XMP
+
+
+def test_xmp_of_an_odd_type(tmp_path: Path) -> None:
+    """As a text it is read; a number is none, and no number of bytes to make up."""
+    text = (700, 2, len(XMP) + 1, XMP + b"\0", True)
+    for tag, xmp in ((text, XMP), ((700, 3, 1, 300, True), b""), ((700, 4, 1, 2 * 10**8, True), b"")):
+        tifffile.imwrite(tmp_path / "x.tif", np.zeros((4, 5), np.uint8), metadata=None, extratags=[tag])
+        assert read_image(tmp_path / "x.tif").metadata.xmp == xmp
+
+
+def test_no_resolution_is_none(tmp_path: Path) -> None:
+    """tifffile writes 1 in no unit where nothing is known."""
+    write_image(Image(np.zeros((4, 5, 1), np.float32), "float32"), tmp_path / "x.tif")
+    assert lost_in(read_image(tmp_path / "x.tif"), "NPY") == ()
+
+
 def test_a_resolution_in_a_unit_of_its_own(tmp_path: Path) -> None:
     """Pixels per micrometre, as ImageJ writes them, not square ones, of a picture that is turned."""
     path = tmp_path / "in.tif"

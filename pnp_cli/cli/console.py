@@ -20,7 +20,8 @@ def say(line: str, quiet: bool = False) -> None:
         return
     sink = _sink.get()
     if sink is None:
-        print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # of a terminal that is gone
+            print(line, file=sys.stderr, flush=True)
     else:
         sink.append(line)
 

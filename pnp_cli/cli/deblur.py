@@ -261,11 +261,10 @@ def deblur(
                         "the iteration diverged, nothing was written; use certified weights and an admissible step"
                     )
                 runs.append((solution, plan.base.discrepancy(solution.value, noise / 255)))
-                return plan.base.operator.boundary.frame_of(solution.value)
+                restored = plan.base.operator.boundary.frame_of(solution.value)
+                return restored.clamp_max(1) if box else restored  # the scene may be brighter, the image not
 
             restored = restore_by_patches(y, longest, overlap, restore)
-        if share:
-            restored = restored.clamp_max(1)  # white is all that the image can show
         solution, discrepancy = max(runs, key=lambda run: run[0].records[-1].relative)
         if len(runs) > 1:
             say("of the patch with the largest relative residual:", quiet)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -12,8 +13,11 @@ STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 def stop_cleanly() -> None:
-    """Make every signal of `STOPPING` an interruption, so that nothing is left half-written; ignored ones stay so."""
-    for number in STOPPING:
+    """Make every signal of `STOPPING` an interruption, so that nothing is left half-written; ignored ones stay so.
+
+    Only the main thread may; in others it does nothing.
+    """
+    for number in STOPPING if threading.current_thread() is threading.main_thread() else ():
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, _interrupt)
 
@@ -22,4 +26,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     torch = sys.modules.get("torch")
     if getattr(getattr(torch, "__spec__", None), "_initializing", False):
         os._exit(130)  # nothing has been begun, and an exception in the import of torch would end in an abort
+    for other in STOPPING:
+        if other != signal.SIGINT:
+            signal.signal(other, signal.SIG_IGN)  # being stopped already; Ctrl-C may be impatient
     raise KeyboardInterrupt

@@ -77,7 +77,7 @@ def kernel(
     except InputError as error:
         raise InputError(f"{image}: {error}") from error
     facts = kernels.properties(psf)
-    if output and on_exists == "skip" and exists(output):
+    if output and on_exists == "skip" and os.path.exists(output):
         say(f"{output}: skipped, it exists", quiet)
     elif output:
         kernels.to_file(psf, output, overwrite)

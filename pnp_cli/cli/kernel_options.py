@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, UsageError
-from ..files import exists
 from .console import say
 
 if TYPE_CHECKING:
@@ -188,7 +187,7 @@ def require_drawable(picture: Path | None, choice: KernelChoice) -> None:
 
 def draw(kernel: Kernel, picture: Path, on_exists: str, quiet: bool) -> None:
     """Write the picture of a kernel, unless it exists and is to be skipped then."""
-    if on_exists == "skip" and exists(picture):
+    if on_exists == "skip" and picture.exists():
         say(f"{picture}: skipped, it exists", quiet)
         return
     from .. import kernel_picture

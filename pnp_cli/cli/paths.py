@@ -269,6 +269,8 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
             )
         claimed[place] = source.name
         if exists(target):
+            if options.on_exists == "skip" and not os.path.exists(target):
+                raise UsageError(f"{target}: is a link that leads nowhere; remove it, or give --on-exists overwrite")
             if os.path.realpath(target) in kept and options.on_exists != "skip":
                 raise UsageError(f"{source.name}: the output {target} would replace an input; choose another -o")
             taken.append(target)

@@ -181,7 +181,7 @@ def train_denoiser(
         validation = [to_grey(image) for image in validation]
     if resume and checkpoint.exists():
         changed = trainer.load(checkpoint)
-        if trainer.progress >= 1 and output.exists():
+        if trainer.progress >= 1 and _made_at(output) == trainer.step:
             say(f"{checkpoint}: is at step {trainer.step} already, so there is nothing to do; raise --steps", quiet)
             return
         say(f"resumed at step {trainer.step}, {trainer.elapsed / 60:.1f} minutes", quiet)
@@ -244,12 +244,23 @@ def train_denoiser(
     say(f"wrote {output} ({certificate_line(certificate)}), log {log_file}", quiet)
 
 
+def _made_at(weights: Path) -> int | None:
+    """The step of the training that a weight file was made at; None if there is none, or it does not say."""
+    from ..weights import load
+
+    try:
+        steps = load(weights).training.get("steps")
+    except InputError:
+        return None
+    return steps if isinstance(steps, int) else None
+
+
 class _SignalFlag:
     """Inside the context a signal to stop sets a flag; calling it tells whether one has come."""
 
     def __enter__(self) -> _SignalFlag:
         self._set = False
-        self._previous = {s: signal.signal(s, self._handle) for s in STOPPING}
+        self._previous = {s: signal.signal(s, self._handle) for s in STOPPING if signal.getsignal(s) != signal.SIG_IGN}
         return self
 
     def __exit__(self, *error: object) -> None:
