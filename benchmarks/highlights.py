@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from pnp_cli import Settings, plan_deblurring, psnr, weights
-from pnp_cli.cli.deblur import CLIPPED
 from pnp_cli.devices import choose_device
 from pnp_cli.noise import estimate_noise_under_blur
+from pnp_cli.plugandplay import CLIP_LEVEL
 
 from .common import describe_machine, load_images, load_kernels, print_table
 from .deblurring import problem
@@ -40,14 +40,14 @@ def main() -> None:
     print(f"{len(images)} images of {arguments.images.name}; {describe_machine(choose_device('cpu'))}\n")
     rows = []
     for exposure in arguments.exposure:
-        scores: dict[float | None, list[float]] = {None: [], CLIPPED: []}
+        scores: dict[float | None, list[float]] = {None: [], CLIP_LEVEL: []}
         before, shares = [], []
         for i, image in enumerate(images):
             psf = psfs[i % len(psfs)]
             scene, blur, y = problem(exposure * image, psf, "free", arguments.sigma / 255, seed=i)
             truth = scene.clamp(0, 1).numpy()
             y = (255 * y.clamp(0, 1)).round() / 255
-            shares.append(float((y >= CLIPPED).float().mean()))
+            shares.append(float((y >= CLIP_LEVEL).float().mean()))
             before.append(psnr(truth, y.numpy()))
             noise = estimate_noise_under_blur(y[0].permute(1, 2, 0).numpy(), psf)
             for clip_level, values in scores.items():

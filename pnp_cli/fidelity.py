@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from .operators import Blur
@@ -79,8 +78,8 @@ class LeastSquares:
 
     def misfit(self, blurred: Tensor) -> Tensor:
         """r of a blurred scene Kx, in the frame."""
-        r = blurred - self.y
-        return r if self.clipped is None else torch.where(self.clipped, r.clamp_max(0), r)
+        r, counted = blurred - self.y, self.counted(blurred)
+        return r if counted is None else r * counted
 
     @cached_property
     def size(self) -> float:

@@ -133,17 +133,14 @@ def read_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
     if not data:
         raise InputError(f"{name}: the file is empty")
     try:
-        if data[:6] == b"\x93NUMPY":
-            image = _read_npy(data, name, max_pixels)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of damaged metadata
-                tiff = data[:4] in (*CLASSIC_TIFF, *BIG_TIFF)
-                read = _read_tiff(data, name, max_pixels) if tiff else None
-                if read is None:
-                    with _no_pillow_limit():
-                        read = _read_pillow(data, name, max_pixels)
-                image = read
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata
+            if data[:6] == b"\x93NUMPY":
+                image = _read_npy(data, name, max_pixels)
+            elif data[:4] in (*CLASSIC_TIFF, *BIG_TIFF):
+                image = _read_tiff(data, name, max_pixels) or _read_pillow(data, name, max_pixels)
+            else:
+                image = _read_pillow(data, name, max_pixels)
     except InputError:
         raise
     except MemoryError as error:
@@ -195,6 +192,7 @@ def _no_pillow_limit() -> Iterator[None]:
             Pillow.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = before
 
 
+@_no_pillow_limit()
 def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image:
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError

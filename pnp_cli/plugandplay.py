@@ -113,6 +113,10 @@ class Settings:
         return cls(strength, h, data_term, **others)
 
 
+CLIP_LEVEL = 0.98
+"""From where on a measurement of which white is the most counts as clipped: a camera's white is not always 255 of 255,
+and JPEG shifts it."""
+
 BRIGHTEST = 4.0
 """Upper end of the box for scenes whose highlights are clipped: in the measurement white is 1."""
 

@@ -15,9 +15,6 @@ from .batch import FALSE_CERTIFICATE, Outcome, run_batch
 from .console import progress, say
 from .paths import FileOptions
 
-CLIPPED = 0.98
-"""From where on samples count as clipped: a camera's white is not always 255, and JPEG shifts it."""
-
 OUTSIDE = 0.1
 """How far beyond black or white an image may go unmentioned, on the [0, 1] scale: noise does."""
 
@@ -65,7 +62,13 @@ def deblur(
             help="Add (EPS/2)|x|^2: strong convexity, a linear rate and a unique fixed point, at a bias.",
         ),
     ] = 0.0,
-    box: Annotated[bool, typer.Option("--box/--no-box", help="Project onto [0, 1]; makes a fixed point exist.")] = True,
+    box: Annotated[
+        bool,
+        typer.Option(
+            "--box/--no-box",
+            help="Project onto [0, 1], or [0, 4] where highlights are clipped; makes a fixed point exist.",
+        ),
+    ] = True,
     clipped: Annotated[
         bool,
         typer.Option(
@@ -156,7 +159,7 @@ def deblur(
     from ..noise import estimate_noise_under_blur
     from ..operators import BlurCache
     from ..patches import choose_patch, least_overlap, restore_by_patches, windows
-    from ..plugandplay import Plan, Settings, plan_deblurring
+    from ..plugandplay import CLIP_LEVEL, Plan, Settings, plan_deblurring
     from ..rules import PLAIN_RULES, Rules
     from ..solvers import Record, Solution, Status
     from ..tensors import from_tensor, to_tensor
@@ -200,8 +203,8 @@ def deblur(
         psf, description = choice.of(image)
         loaded = shelf.get(image.pixels.shape[2])
         noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf)
-        share = float((image.pixels >= CLIPPED).mean()) if clipped and image.pixels.max() <= 1 else 0.0
-        settings = settings_for(noise, loaded.rules, psf, CLIPPED if share else None)
+        share = float((image.pixels >= CLIP_LEVEL).mean()) if clipped and image.pixels.max() <= 1 else 0.0
+        settings = settings_for(noise, loaded.rules, psf, CLIP_LEVEL if share else None)
         y = to_tensor(image, place)
         overlap = least_overlap(psf.shape)
         longest = choose_patch(image.size, overlap, place) if patch_side is None else patch_side

@@ -15,6 +15,7 @@ from ..images import MAX_PIXELS
 from . import kernel_options as k
 from . import options as o
 from .console import emit, say
+from .paths import require_on_exists
 
 if TYPE_CHECKING:
     from ..kernels import Kernel, Properties
@@ -58,8 +59,7 @@ def kernel(
 
     Example: pnp kernel blurred.jpg --motion auto --picture k.png
     """
-    if on_exists not in ("error", "skip", "overwrite"):
-        raise UsageError(f"--on-exists must be error, skip or overwrite, not '{on_exists}'")
+    require_on_exists(on_exists)
     overwrite = on_exists == "overwrite"
     _check_outputs((output, picture), (kernel, trajectory, image), on_exists != "error")
     choice = k.read_kernel(context, motion, gaussian, disk, kernel, path, trajectory, center)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -187,7 +188,7 @@ def require_drawable(picture: Path | None, choice: KernelChoice) -> None:
 
 def draw(kernel: Kernel, picture: Path, on_exists: str, quiet: bool) -> None:
     """Write the picture of a kernel, unless it exists and is to be skipped then."""
-    if on_exists == "skip" and picture.exists():
+    if on_exists == "skip" and os.path.exists(picture):
         say(f"{picture}: skipped, it exists", quiet)
         return
     from .. import kernel_picture

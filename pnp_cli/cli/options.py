@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError, UsageError
 from ..files import read_bytes
+from .paths import DEPTHS, ON_EXISTS
 
 if TYPE_CHECKING:
     import torch
@@ -67,14 +68,12 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     motion = defaults.get("motion")
     if isinstance(motion, str):
         defaults["motion"] = ["auto", "auto"] if motion == "auto" else motion.split()
-    parameters: Any = context.command.params
-    for parameter in parameters:
+    parameters: dict[str | None, Any] = {parameter.name: parameter for parameter in context.command.params}
+    for option in common | own:
+        value = defaults[names[option]]
         try:
-            if parameter.name in defaults:
-                parameter.process_value(context, defaults[parameter.name])
+            parameters[names[option]].process_value(context, value)
         except typer.BadParameter as error:
-            option = next(key for key, name in names.items() if name == parameter.name)
-            value = defaults[parameter.name]
             raise UsageError(f"{path}: {option} cannot be {value!r} ({error.message.rstrip('.')})") from error
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
@@ -121,12 +120,14 @@ BitDepth = Annotated[
     str,
     typer.Option(
         "--bit-depth",
-        autocompletion=one_of("keep", "8", "16"),
+        autocompletion=one_of(*DEPTHS),
         help="Depth of the output: keep, 8 or 16. What a format cannot hold is refused.",
     ),
 ]
 Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="Quality of JPEG outputs.")]
-Strip = Annotated[bool, typer.Option("--strip", help="Leave out EXIF data, ICC profile and resolution of the input.")]
+Strip = Annotated[
+    bool, typer.Option("--strip", help="Leave out EXIF and XMP data, ICC profile and resolution of the input.")
+]
 MaxPixels = Annotated[
     int, typer.Option("--max-pixels", min=1, help="Refuse images of more pixels, before decoding them.")
 ]
@@ -135,7 +136,7 @@ OnExists = Annotated[
     str,
     typer.Option(
         "--on-exists",
-        autocompletion=one_of("error", "skip", "overwrite"),
+        autocompletion=one_of(*ON_EXISTS),
         help="When an output exists: error, skip or overwrite.",
     ),
 ]

@@ -23,6 +23,9 @@ STREAM = "-"
 DEPTHS: dict[str, Depth | None] = {"keep": None, "8": "uint8", "16": "uint16"}
 """Choices of --bit-depth."""
 
+ON_EXISTS = ("error", "skip", "overwrite")
+"""Choices of --on-exists."""
+
 TEMPLATE_FIELDS = ("name", "stem", "ext", "parent")
 
 
@@ -115,8 +118,7 @@ class FileOptions:
 
     def check(self, sources: Sequence[Source]) -> None:
         """Raise `UsageError` for combinations that make no sense."""
-        if self.on_exists not in ("error", "skip", "overwrite"):
-            raise UsageError(f"--on-exists must be error, skip or overwrite, not '{self.on_exists}'")
+        require_on_exists(self.on_exists)
         if self.bit_depth not in DEPTHS:
             raise UsageError(f"--bit-depth must be keep, 8 or 16, not '{self.bit_depth}'")
         if self.file_format is not None and f".{self.file_format.lower()}" not in FORMATS:
@@ -150,6 +152,12 @@ class FileOptions:
     def writes_to_stdout(self, source: Source) -> bool:
         """Whether the result of an input goes to standard output."""
         return self.output == STREAM or (self.output is None and source.path is None)
+
+
+def require_on_exists(word: str) -> None:
+    """Raise `UsageError` if it is no choice of --on-exists."""
+    if word not in ON_EXISTS:
+        raise UsageError(f"--on-exists must be error, skip or overwrite, not '{word}'")
 
 
 def find_sources(inputs: Sequence[str], recursive: bool = False) -> list[Source]:
