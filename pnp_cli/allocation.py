@@ -18,8 +18,8 @@ LARGEST = 32 * 2**20
 """Bytes of the largest buffers that are used again, the most that mallopt admits; larger ones are given back."""
 
 KEPT = 128 * 2**20
-"""Bytes at the end of the heap beyond which free memory is given back: what the buffers of one call take together, which
-all lie there in one process of five."""
+"""Bytes at the end of the heap beyond which free memory is given back: what the buffers of one call take together,
+which all lie there in one process of five."""
 
 
 def tune_allocation() -> None:
