@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,32 +64,29 @@ def write_bytes(path: str | Path, data: bytes, overwrite: bool = True) -> None:
         If the file cannot be written.
     """
     path = Path(path)
-    temporary: str | None = None
+    temporary = os.path.join(path.parent, f".{path.stem[:40]}.{secrets.token_hex(8)}.part")
     try:
         if path.exists() and not path.is_file():
             kind = "a folder" if path.is_dir() else "no regular file"
             raise InputError(f"{path}: cannot be written, it is {kind}; choose another name, or - for standard output")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
+        with open(temporary, "xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         if overwrite or not _link(temporary, path):
             os.replace(temporary, path)
-            temporary = None
     except OSError as error:
         reason = error.strerror or str(error)
         if isinstance(error, FileExistsError) and not is_dir(path.parent):
             reason = f"{path.parent} is no folder"
         raise InputError(f"{path}: cannot be written ({reason})") from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        # The first call of this block, and of a string: an interruption after the last call of `try` is raised behind it.
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass  # renamed, or never made
 
 
 def _link(temporary: str, path: Path) -> bool:

@@ -20,6 +20,7 @@ import pytest
 import tifffile
 
 from pnp_cli import read_image
+from pnp_cli.files import write_bytes
 from pnp_cli.images import Image, write_image
 
 from .conftest import Run
@@ -49,6 +50,33 @@ def test_killed_in_the_middle_of_a_batch(photo: Image, tmp_path: Path, small_wei
     for path in written:
         assert read_image(path).size == photo.size
     assert {p.name: p.read_bytes() for p in (tmp_path / "in").iterdir()} == content
+
+
+def interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # opened, interrupted, closed by itself
+def test_an_interruption_at_any_instant_of_a_write(tmp_path: Path) -> None:
+    """A thousand writes, each interrupted a little later: a file is whole or absent, and nothing else stays behind."""
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    outcomes = set()
+    try:
+        for i in range(1000):
+            target = tmp_path / f"{i}.bin"
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + 3 * (i % 250)))
+                write_bytes(target, b"content", overwrite=i % 2 == 0)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                pass
+            outcomes.add(target.exists())
+            assert not target.exists() or target.read_bytes() == b"content"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+    assert outcomes == {False, True}, "some came before the write, some after it"
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_disk_that_is_full(photo: Image, tmp_path: Path) -> None:
