@@ -82,8 +82,8 @@ def write_bytes(path: str | Path, data: bytes, overwrite: bool = True) -> None:
             reason = f"{path.parent} is no folder"
         raise InputError(f"{path}: cannot be written ({reason})") from error
     finally:
-        # The first call of this block, and of a string: an interruption after the last call of `try` is raised behind it.
-        try:
+        # The first call of this block, and of a string: an interruption after the last call of `try` comes behind it.
+        try:  # noqa: SIM105
             os.unlink(temporary)
         except OSError:
             pass  # renamed, or never made
