@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pnp_cli import Settings, estimate_noise_under_blur, plan_deblurring, psnr, weights
+from pnp_cli import Choices, prepare_deblurring, psnr, weights
 from pnp_cli.devices import choose_device
 from pnp_cli.plugandplay import Plan
 from pnp_cli.solvers import Record
@@ -82,16 +82,10 @@ def main() -> None:
         for i, image in enumerate(images):
             clean = middle(image, arguments.crop) if arguments.crop else image
             psf = psfs[i % len(psfs)]
-            truth, blur, y = problem(clean.to(device), psf, arguments.boundary, arguments.sigma / 255, seed=i)
-            noise = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), psf)
-            settings = Settings.for_noise(
-                noise,
-                loaded.rules,
-                psf,
-                **VARIANTS[name] | {"tol": 0.0, "max_iter": arguments.max_iter},  # type: ignore[arg-type]
-            )
-            plan = plan_deblurring(y, blur, loaded.network, loaded.certificate, settings)
-            scores, times = follow(plan, truth)
+            truth, _, y = problem(clean.to(device), psf, arguments.boundary, arguments.sigma / 255, seed=i)
+            settings = VARIANTS[name] | {"tol": 0.0, "max_iter": arguments.max_iter}
+            choices = Choices(boundary=arguments.boundary, clipped=False, settings=settings)
+            scores, times = follow(prepare_deblurring(y, psf, loaded, choices).plan, truth)
             last = scores[-1]
             far = np.flatnonzero(np.abs(scores - last) > NEAR)
             arrival = int(far[-1]) + 1 if len(far) else 0

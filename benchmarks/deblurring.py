@@ -29,13 +29,13 @@ from torch import Tensor
 
 from pnp_cli import (
     Blur,
+    Choices,
     LeastSquares,
-    Settings,
     SparseProblem,
     estimate_noise_under_blur,
     ista,
     make_transform,
-    plan_deblurring,
+    prepare_deblurring,
     psnr,
     ssim,
     weights,
@@ -51,7 +51,7 @@ from .total_variation import rule_weight, total_variation
 
 @dataclass(frozen=True)
 class Restored:
-    """A scene (1, C, H, W), how many iterations it took, 0 for a direct method, and what `pnp` reports of it."""
+    """A frame (1, C, H, W), how many iterations it took, 0 for a direct method, and what `pnp` reports of it."""
 
     image: Tensor
     iterations: int = 0
@@ -66,7 +66,7 @@ Region = tuple[slice, slice]
 
 def blurred(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
     """The input itself."""
-    return Restored(blur.boundary.extrapolate(y))
+    return Restored(y)
 
 
 def wiener(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
@@ -76,27 +76,28 @@ def wiener(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
         np.random.seed(0)  # noqa: NPY002 - some versions draw from the global generator
         return np.asarray(unsupervised_wiener(values, kernel, clip=False, rng=0)[0])
 
-    return by_plane(y, blur, plane)
+    return by_plane(y, plane)
 
 
 def lucy(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
     """scikit-image's Richardson-Lucy deconvolution, channel by channel, 30 iterations."""
     steps = 30
     odd = np.pad(kernel, [(0, 1 - side % 2) for side in kernel.shape])  # its origin is the middle of an odd kernel
-    result = by_plane(y.clamp(min=0), blur, lambda values: richardson_lucy(values, odd, num_iter=steps))
+    result = by_plane(y.clamp(min=0), lambda values: richardson_lucy(values, odd, num_iter=steps))
     return Restored(result.image, steps)
 
 
-def by_plane(y: Tensor, blur: Blur, restore: Callable[[np.ndarray], np.ndarray]) -> Restored:
+def by_plane(y: Tensor, restore: Callable[[np.ndarray], np.ndarray]) -> Restored:
     """A method for single planes (H, W), which knows nothing beyond the frame."""
     planes = [restore(plane) for plane in y[0].cpu().numpy().astype(np.float64)]
-    return Restored(blur.boundary.extrapolate(torch.from_numpy(np.stack(planes)).float()[None]))
+    return Restored(torch.from_numpy(np.stack(planes)).float()[None])
 
 
 def tv(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
     """Total variation."""
     start = blur.boundary.extrapolate(y)
-    return Restored(total_variation(LeastSquares(blur, y), start, rule_weight(noise)), 300)
+    scene = total_variation(LeastSquares(blur, y), start, rule_weight(noise))
+    return Restored(blur.boundary.frame_of(scene), 300)
 
 
 def sparse(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
@@ -107,28 +108,25 @@ def sparse(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
     problem = SparseProblem(LeastSquares(double, data), cycle(make_transform("dct4"), 4), rule_gamma(estimate))
     solution = ista(problem, double.boundary.extrapolate(data))
     return Restored(
-        from_opponent(solution.value).float(),
+        from_opponent(double.boundary.frame_of(solution.value)).float(),
         solution.records[-1].iteration,
         solution.converged,
         problem.fidelity.discrepancy(solution.value, estimate),
     )
 
 
-def plug_and_play(name: str, device: torch.device, **choices: object) -> Method:
-    """`pnp deblur` with its defaults and `choices`; the noise level is estimated."""
+def plug_and_play(name: str, device: torch.device, **settings: object) -> Method:
+    """`pnp deblur` with its defaults and `settings`; the noise level is estimated."""
     shelf = weights.Shelf(name, device)
 
     def restore(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
-        loaded = shelf.get(y.shape[1])
-        estimate = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel)
-        settings = Settings.for_noise(estimate, loaded.rules, kernel, **choices)  # type: ignore[arg-type]
-        plan = plan_deblurring(y, blur, loaded.network, loaded.certificate, settings)
-        plan.guarantee.require()
-        solution = plan.run()
-        if solution.violations:
-            raise RuntimeError(solution.violations[0])
-        discrepancy = plan.base.discrepancy(solution.value, estimate)
-        return Restored(solution.value, solution.iterations, solution.converged, discrepancy)
+        chosen = Choices(boundary="periodic" if blur.boundary.scene == blur.size else "free", settings=settings)
+        deblurring = prepare_deblurring(y, kernel, shelf.get(y.shape[1]), chosen)
+        deblurring.guarantee.require()
+        end = deblurring.run()
+        if end.violations:
+            raise RuntimeError(end.violations[0])
+        return Restored(end.frame, end.solution.iterations, end.converged, end.discrepancy)
 
     return restore
 
@@ -173,8 +171,7 @@ def main() -> None:
                     start = time.perf_counter()
                     result = method(y, blur, kernel, sigma / 255)
                     seconds.append(time.perf_counter() - start)
-                    restored = blur.boundary.frame_of(result.image)
-                    true, found = (t[0].permute(1, 2, 0).cpu().numpy() for t in (truth, restored))
+                    true, found = (t[0].permute(1, 2, 0).cpu().numpy() for t in (truth, result.image))
                     scores.append(psnr(true, found))
                     frame, inner = same_pixels(clean.shape[2:], kernel, boundary)
                     framed.append(psnr(true[frame], found[frame]))

@@ -26,11 +26,11 @@ from torch import Tensor
 
 from pnp_cli import (
     Blur,
+    Choices,
     LeastSquares,
     Settings,
-    estimate_noise_under_blur,
     kernels,
-    plan_deblurring,
+    prepare_deblurring,
     psnr,
     weights,
 )
@@ -70,8 +70,7 @@ def scores(problems: list[Problem], restore: Restore) -> list[float]:
     """PSNR of a method for every problem."""
     values = []
     for p in problems:
-        restored = p[1].boundary.frame_of(restore(p)).clamp(0, 1)
-        values.append(psnr(p[0].cpu().numpy(), restored.cpu().numpy()))
+        values.append(psnr(p[0].cpu().numpy(), restore(p).clamp(0, 1).cpu().numpy()))
     return values
 
 
@@ -120,16 +119,21 @@ def main() -> None:
     others = {"max_iter": arguments.max_iter} | ({"refresh": 0} if arguments.plain else {})
     print(f"{len(images)} images of {arguments.images.name}; {describe_machine(device)}")
 
-    def plug_and_play(p: Problem, noise: float, h: float = 1, factor: float = 1) -> Tensor:
+    def by_grid(p: Problem, noise: float, h: float = 1, factor: float = 1) -> Tensor:
         own = Settings.for_noise(noise, loaded.rules, p[3], **others)
-        settings = replace(own, envelope=h * own.envelope, strength=factor * own.strength * math.sqrt(h))
-        return plan_deblurring(p[2], p[1], loaded.network, loaded.certificate, settings).run().value
+        chosen = {"envelope": h * own.envelope, "strength": factor * own.strength * math.sqrt(h)}
+        return deblur(p, noise, chosen)
 
     def automatic(p: Problem) -> Tensor:
-        return plug_and_play(p, estimate_noise_under_blur(p[2][0].permute(1, 2, 0).cpu().numpy(), p[3]))
+        return deblur(p, None, {})
+
+    def deblur(p: Problem, noise: float | None, chosen: dict[str, float]) -> Tensor:
+        choices = Choices(noise, arguments.boundary, settings=others | chosen)
+        return prepare_deblurring(p[2], p[3], loaded, choices).run().frame
 
     def variation(p: Problem, weight: float) -> Tensor:
-        return total_variation(LeastSquares(p[1], p[2]), p[1].boundary.extrapolate(p[2]), weight)
+        scene = total_variation(LeastSquares(p[1], p[2]), p[1].boundary.extrapolate(p[2]), weight)
+        return p[1].boundary.frame_of(scene)
 
     samples = []
     rule = loaded.rules.of(referenced=not arguments.plain)
@@ -147,7 +151,7 @@ def main() -> None:
         else:
             grid = {
                 f"h = {h:g} x": {
-                    f"strength {f:g} x": partial(plug_and_play, noise=noise, h=h, factor=f) for f in arguments.strength
+                    f"strength {f:g} x": partial(by_grid, noise=noise, h=h, factor=f) for f in arguments.strength
                 }
                 for h in arguments.h
             }

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pnp_cli import Settings, plan_deblurring, psnr, weights
+from pnp_cli import Choices, prepare_deblurring, psnr, weights
 from pnp_cli.devices import choose_device
-from pnp_cli.noise import estimate_noise_under_blur
 from pnp_cli.plugandplay import CLIP_LEVEL
 
 from .common import describe_machine, load_images, load_kernels, print_table
@@ -40,22 +39,20 @@ def main() -> None:
     print(f"{len(images)} images of {arguments.images.name}; {describe_machine(choose_device('cpu'))}\n")
     rows = []
     for exposure in arguments.exposure:
-        scores: dict[float | None, list[float]] = {None: [], CLIP_LEVEL: []}
+        scores: dict[bool, list[float]] = {False: [], True: []}
         before, shares = [], []
         for i, image in enumerate(images):
             psf = psfs[i % len(psfs)]
-            scene, blur, y = problem(exposure * image, psf, "free", arguments.sigma / 255, seed=i)
+            scene, _, y = problem(exposure * image, psf, "free", arguments.sigma / 255, seed=i)
             truth = scene.clamp(0, 1).numpy()
             y = (255 * y.clamp(0, 1)).round() / 255
             shares.append(float((y >= CLIP_LEVEL).float().mean()))
             before.append(psnr(truth, y.numpy()))
-            noise = estimate_noise_under_blur(y[0].permute(1, 2, 0).numpy(), psf)
-            for clip_level, values in scores.items():
-                settings = Settings.for_noise(noise, loaded.rules, psf, clip_level=clip_level)
-                solution = plan_deblurring(y, blur, loaded.network, loaded.certificate, settings).run()
-                if solution.violations:
-                    raise RuntimeError(solution.violations[0])
-                values.append(psnr(truth, blur.boundary.frame_of(solution.value).clamp(0, 1).numpy()))
+            for clipped, values in scores.items():
+                end = prepare_deblurring(y, psf, loaded, Choices(clipped=clipped)).run()
+                if end.violations:
+                    raise RuntimeError(end.violations[0])
+                values.append(psnr(truth, end.frame.numpy()))
         means = [f"{np.mean(values):.2f}" for values in (before, *scores.values())]
         rows.append([f"{exposure:g}", f"{np.mean(shares):.1%}", *means])
         print(" ".join(rows[-1]), flush=True)

@@ -9,11 +9,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from pnp_cli import Blur, Settings, plan_deblurring, psnr, weights
-from pnp_cli.boundaries import Free
-from pnp_cli.patches import least_overlap, restore_by_patches, windows
+from pnp_cli import Choices, prepare_deblurring, psnr, weights
 
 from .common import load_images, load_kernels, print_table
 from .deblurring import problem
@@ -35,20 +32,12 @@ def main() -> None:
     for i, image in enumerate(load_images(arguments.images, arguments.limit)):
         psf = psfs[i % len(psfs)]
         truth, _, y = problem(image, psf, "free", arguments.sigma / 255, seed=i)
-
-        settings = Settings.for_noise(arguments.sigma / 255, loaded.rules, psf)
-
-        def restore(part: Tensor) -> Tensor:
-            blur = Blur(psf, (part.shape[2], part.shape[3]), Free)  # noqa: B023
-            solution = plan_deblurring(part, blur, loaded.network, loaded.certificate, settings).run()  # noqa: B023
-            return blur.boundary.frame_of(solution.value)
-
-        overlap = least_overlap((psf.shape[0], psf.shape[1]))
-        whole, parts = restore(y), restore_by_patches(y, arguments.side, overlap, restore)
-        scores = [psnr(truth.numpy(), x.numpy()) for x in (whole, parts)]
-        count = len(windows((y.shape[2], y.shape[3]), arguments.side, overlap))
-        scores.append(psnr(whole.numpy(), parts.numpy()))
-        rows.append([str(i + 1), str(count), *(f"{score:.2f}" for score in scores)])
+        noise = arguments.sigma / 255
+        ways = [prepare_deblurring(y, psf, loaded, Choices(noise, patch=patch)) for patch in (0, arguments.side)]
+        whole, parts = (way.run().frame.numpy() for way in ways)
+        scores = [psnr(truth.numpy(), x) for x in (whole, parts)]
+        scores.append(psnr(whole, parts))
+        rows.append([str(i + 1), str(ways[1].patches), *(f"{score:.2f}" for score in scores)])
     print_table(["image", "patches", "PSNR whole", "by patches", "between them"], rows)
 
 

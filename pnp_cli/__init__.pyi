@@ -5,6 +5,10 @@ from . import kernels as kernels
 from . import weights as weights
 from .certificate import Certificate as Certificate
 from .certificate import certify as certify
+from .deblurring import Choices as Choices
+from .deblurring import Deblurred as Deblurred
+from .deblurring import Deblurring as Deblurring
+from .deblurring import prepare_deblurring as prepare_deblurring
 from .denoisers import Ensemble as Ensemble
 from .errors import ConditionError as ConditionError
 from .errors import InputError as InputError

@@ -125,16 +125,24 @@ class RunningChecks:
     alpha : averaged constant of T, below 1.
     contraction : q, or None.
     box : T maps into [0, box], which gives the a-priori bound; None if it does not.
+
+    Attributes
+    ----------
+    count : how many steps were checked.
+    allowance : by how much the last step was allowed to miss an inequality, Euclidean norm.
+    violations : one sentence for every step that missed it by more.
     """
 
     ROUNDING = 32.0
-    """Allowed error of one evaluation of T, in units of machine epsilon times ‖x‖."""
+    """Allowed rounding error of one evaluation of T, in units of machine epsilon times ‖x‖: in single precision four
+    times the 1e-6·‖x‖ at which residuals stop falling."""
 
     def __init__(self, alpha: float, contraction: float | None = None, box: float | None = 1.0) -> None:
         alpha = max(alpha, 1e-6)  # an averaged map is averaged with every larger constant, too
         self.kappa = (1 - alpha) / alpha
         self.contraction = contraction
         self.box = box
+        self.count, self.allowance = 0, 0.0
         self.violations: list[str] = []
         self._previous: tuple[Tensor, Tensor, float] | None = None
 
@@ -146,12 +154,13 @@ class RunningChecks:
         return cls(guarantee.alpha, guarantee.contraction, box)
 
     def observe(self, x: Tensor, image: Tensor, iteration: int, error: float = 0.0) -> None:
-        """Check Tx = `image`, evaluated up to `error`, against the evaluation before."""
+        """Check Tx = `image`, (B, C, H, W), evaluated up to `error`, against the evaluation before."""
         previous, self._previous = self._previous, (x, image, error)
         if previous is None:
             return
         before, image_before, error_before = previous
         admitted = self.rounding(image) + error + error_before
+        self.count, self.allowance = self.count + 1, admitted
         old, new = float((x - before).norm()), float((image - image_before).norm())
         turn = float(((x - before) - (image - image_before)).norm())
         bent = math.sqrt(new**2 + self.kappa * turn**2)
@@ -173,9 +182,10 @@ class RunningChecks:
         return cls.ROUNDING * torch.finfo(x.dtype).eps * float(x.norm())
 
     def error_bound(self, residual: float, x: Tensor, error: float = 0.0) -> float | None:
-        """Bound of ‖x − x*‖ from the last residual for a contraction: (q·residual + rounding + error)/(1 − q).
+        """Bound of ‖x − x*‖ for a contraction, from the last evaluation Tu = `x` and its `residual` ‖Tu − u‖.
 
-        None if there is none, or if it says less than the box does.
+        Banach: ‖x − x*‖ ≤ (q·residual + rounding + error)/(1 − q). None if T is no contraction, or if that says less
+        than the box does.
         """
         if self.contraction is None:
             return None
@@ -183,7 +193,7 @@ class RunningChecks:
         return bound if self.box is None or bound < self.box * math.sqrt(x.numel()) else None
 
     def a_priori_bound(self, entries: int, count: int, errors: float = 0.0, deviations: float = 0.0) -> float | None:
-        """Bound of the residual after `count` iterations, if x_0 and the fixed points lie in the box.
+        """Bound of the residual after `count` iterations on so many `entries`, if x_0 and a fixed point are in the box.
 
         Without errors Σ κ‖d_k‖² ≤ ‖x_0 − x*‖² ≤ D² = box²·entries, and the ‖d_k‖ decrease. Steps
         x_{k+1} = T x_k + e_k with Σ‖e_k‖ = E, by inexact evaluation (sum `errors`) or by choice (sum `deviations`),

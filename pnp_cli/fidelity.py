@@ -17,19 +17,12 @@ from .operators import Blur
 class Fidelity(Protocol):
     """A convex data term f with Lipschitz gradient, on scenes (B, C, H, W)."""
 
-    name: str
     lipschitz: float
     """L, a Lipschitz constant of the gradient."""
     strong_convexity: float
     """μ ≥ 0, a strong-convexity constant."""
     error: float
     """Bound of ‖e‖ if the last `descend` returned its result plus e; 0 if it is exact."""
-
-    def value(self, x: Tensor) -> float:
-        """f(x), summed over the batch."""
-
-    def gradient(self, x: Tensor) -> Tensor:
-        """∇f(x)."""
 
     def descend(self, x: Tensor, step: float) -> Tensor:
         """x − step·∇f(x)."""
@@ -47,21 +40,20 @@ class LeastSquares:
     operator : K.
     y : measurement (B, C, H, W), in the frame of K.
     ridge : weight of the quadratic term, ≥ 0; it buys strong convexity at a bias towards black.
-    clip_level : measurements of this value or more are clipped; None if none is.
+    clip_level : measurements of this value or more are clipped; None if none can be. What is known of f beforehand (L,
+        μ) does not depend on the measurement, so that it is the same for every part of an image.
 
     Attributes
     ----------
-    clipped : where the measurement is clipped, or None if it is so nowhere.
+    clipped : where the measurement is clipped, or None if it cannot be.
     diagonal : whether ∇f is linear and diagonal in the Fourier basis.
     """
 
-    name = "least-squares"
     error = 0.0
 
     def __init__(self, operator: Blur, y: Tensor, ridge: float = 0.0, clip_level: float | None = None) -> None:
         self.operator, self.y, self.ridge = operator, y, ridge
-        clipped = y >= clip_level if clip_level is not None else None
-        self.clipped = clipped if clipped is not None and clipped.any() else None
+        self.clipped = y >= clip_level if clip_level is not None else None
         self.diagonal = operator.diagonal and self.clipped is None
         self.lipschitz = operator.lipschitz + ridge
         self.strong_convexity = (operator.strong_convexity if self.clipped is None else 0.0) + ridge

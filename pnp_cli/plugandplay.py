@@ -41,7 +41,7 @@ class Settings:
     step : step of the gradient of the data term in use; None is h for the envelope (its proximal map) and
         1.9/L for least squares.
     ridge : weight of (ridge/2)‖x‖² in the data term.
-    box : whether the iterates are projected onto the box [0, 1], or, if the measurement is clipped, [0, `BRIGHTEST`].
+    box : whether the iterates are projected onto the box [0, 1], or, if there is a clip level, [0, `BRIGHTEST`].
     clip_level : measurements of this value or more are clipped, see `fidelity.LeastSquares`; None if none is.
     continuation : iterations of the warm-up, after which (h, strength) are frozen; 0 starts cold.
     refresh : how many times a conditioned denoiser takes a new reference: evenly over the warm-up, the last time
@@ -97,9 +97,14 @@ class Settings:
         envelope: float | None = None,
         **others: Any,
     ) -> Settings:
-        """Settings for noise of standard deviation `noise` ([0, 1] scale) and a kernel; what is given wins.
+        """Settings for noise of standard deviation `noise`, [0, 1] scale: the rule's, but for what is given.
 
-        `rules` are those of the weights in use. Without `kernel` it is taken to lose no frequency.
+        Parameters
+        ----------
+        rules : of the weights in use.
+        kernel : without it the blur is taken to lose no frequency. Its L is taken for 1.
+        strength, envelope, data_term : see `Settings`; None for the rule's.
+        others : the other attributes of `Settings`.
         """
         step = others.get("step")
         if step is not None and not math.isfinite(step):
@@ -174,7 +179,7 @@ class Plan:
     @property
     def box(self) -> float | None:
         """Upper end of the box that the iterates are projected onto; None for no projection."""
-        return _box(self.base, self.settings)
+        return _box(self.settings)
 
     @property
     def references(self) -> int:
@@ -258,11 +263,11 @@ def _map(
     fidelity: Fidelity = MoreauEnvelope(base, h, tol) if s.data_term == "envelope" else base
     if step is None:
         step = h if s.data_term == "envelope" else LEAST_SQUARES_STEP / base.lipschitz
-    return PlugAndPlayMap(fidelity, denoiser, sigma, step, _box(base, s))
+    return PlugAndPlayMap(fidelity, denoiser, sigma, step, _box(s))
 
 
-def _box(base: LeastSquares, s: Settings) -> float | None:
-    return (1.0 if base.clipped is None else BRIGHTEST) if s.box else None
+def _box(s: Settings) -> float | None:
+    return (1.0 if s.clip_level is None else BRIGHTEST) if s.box else None
 
 
 def _takes_reference(denoiser: nn.Module) -> TypeGuard[Denoiser]:

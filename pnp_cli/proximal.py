@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class ProximalMap:
     conjugate gradients, preconditioned with the same quotient and started from the last δ. Where the measurement is
     clipped ∇f is linear in pieces, and δ comes from Newton's method: conjugate gradients on the piece that δ is on,
     until it is the same one. In all cases δ ↦ δ + h∇f(v + δ) is at least as steep as the identity, so the error of δ
-    is at most the norm of what is left of the equation.
+    is at most the norm of what is left of the equation, and of what rounding hides of it.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ class ProximalMap:
 
     Attributes
     ----------
-    error : bound of the error of the last evaluation, Euclidean norm; 0 for the closed form.
+    error : bound of the error of the last evaluation, Euclidean norm.
     """
 
     MAX_STEPS, MAX_PIECES = 200, 20
@@ -62,17 +63,19 @@ class ProximalMap:
 
     def __call__(self, v: Tensor) -> Tensor:
         """prox_{hf}(v), v (B, C, H, W)."""
-        f = self.base
+        f, eps = self.base, torch.finfo(v.dtype).eps
         spectrum = torch.fft.rfft2(v)
         if f.diagonal:
             right = self.h * (f.back_spectrum - (f.operator.power + f.ridge) * spectrum)
             step = right / self._preconditioner
+            # h·conj(k̂)/(1 + h|k̂|²) is at most √h/2: so much of the rounding of the measurement comes through.
+            self.error = eps * self.h**0.5 / 2 * f.size
         else:
             # What rounding does to a product with the matrix, of norm 1 + hL, no residual can show.
-            rounding = torch.finfo(v.dtype).eps * (1 + self.h * f.lipschitz) * float(v.norm())
+            rounding = eps * (1 + self.h * f.lipschitz) * float(v.norm())
             tolerance = max(self.tolerance(self._calls) * f.size, rounding)
-            step, self.error = self._solve(spectrum, tolerance, _Spectra(v.shape[3], spectrum))
-            self.error = max(self.error, rounding)
+            step, left = self._solve(spectrum, tolerance, _Spectra(v.shape[3], spectrum))
+            self.error = left + rounding
             self._calls += 1
             self._last = step
         return v + torch.fft.irfft2(step, s=v.shape[2:])
@@ -164,14 +167,16 @@ class MoreauEnvelope:
     tolerance : of the proximal map, where it has no closed form.
     """
 
-    name = "envelope"
-
     def __init__(self, base: LeastSquares, h: float, tolerance: Tolerance = exact) -> None:
-        self.base, self.h = base, h
-        self.prox = ProximalMap(base, h, tolerance)
+        self.base, self.h, self.tolerance = base, h, tolerance
         self.lipschitz = base.lipschitz / (1 + h * base.lipschitz)
         self.strong_convexity = base.strong_convexity / (1 + h * base.strong_convexity)
         self.error = 0.0
+
+    @cached_property
+    def prox(self) -> ProximalMap:
+        """prox_{hf}, made when it is first needed: the constants above are known without."""
+        return ProximalMap(self.base, self.h, self.tolerance)
 
     def value(self, x: Tensor) -> float:
         """f_h(x), summed over the batch."""

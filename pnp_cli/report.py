@@ -83,13 +83,19 @@ def solution_lines(solution: Solution, plan: Plan, discrepancy: float | None = N
     statement = ACCELERATORS[settings.acceleration].statement
     if statement:
         lines.append(f"            {statement}")
-    if solution.inexactness:
+    if solution.inexactness and not plan.base.diagonal:
         lines.append(f"inexact     data steps by conjugate gradients, errors of sum {solution.inexactness:.2g} at most")
     size = last.residual / last.relative if last.relative else 0.0
     if solution.status is Status.ITERATION_LIMIT and last.error > settings.tol * size:
         lines.append(
             f"            single precision makes them exact to {last.error / size:.1e} of the image only, so more "
             "iterations do not meet the tolerance: lower --envelope or raise --tol"
+        )
+    if solution.checked:
+        kept = solution.checked - len(solution.violations)
+        lines.append(
+            f"checks      {kept} of {solution.checked} steps satisfy the inequality of averaged maps, "
+            f"the last within {solution.allowance:.2g} for rounding and inexactness"
         )
     if solution.residual_bound is not None:
         lines.append(f"residual    {last.residual:.4g} measured, a-priori bound {solution.residual_bound:.4g}")
@@ -148,6 +154,8 @@ def solution_dict(solution: Solution, plan: Plan, discrepancy: float | None = No
         "residual_bound": solution.residual_bound,
         "error_bound": solution.error_bound,
         "discrepancy": discrepancy,
+        "checked": solution.checked,
+        "allowance": solution.allowance,
         "violations": list(solution.violations),
         "residuals": [record.residual for record in solution.records],
     }

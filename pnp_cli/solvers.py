@@ -47,10 +47,12 @@ class Solution:
 
     Attributes
     ----------
-    value : the last T x, (B, C, H, W).
+    value : the last T x that was not taken back, (B, C, H, W).
     status : how it ended.
     records : one per iteration, the warm-up first; iterates that were taken back leave a gap in the numbers.
     iterations : how many there were, the warm-up and those taken back included.
+    checked : how many steps the run-time checks looked at.
+    allowance : by how much the last step was allowed to miss an inequality, for rounding and inexact evaluation.
     violations : run-time checks that failed, one sentence each; empty in a healthy run.
     residual_bound : a-priori bound of the last residual, if there is one.
     error_bound : bound of ‖x − x*‖ for a contraction, else None.
@@ -61,6 +63,8 @@ class Solution:
     status: Status
     records: tuple[Record, ...]
     iterations: int
+    checked: int = 0
+    allowance: float = 0.0
     violations: tuple[str, ...] = ()
     residual_bound: float | None = None
     error_bound: float | None = None
@@ -106,7 +110,7 @@ def fixed_point(
     warm_up : maps applied first, once each, in turn; the guarantee and the stopping rule start after them.
     accelerator : makes the next iterate from x and T x after the warm-up; the plain iteration by default.
     checks : run-time checks of T.
-    callback : called after every iteration with its record and T x.
+    callback : called with its record and T x after every iteration that is not taken back.
     """
     x, image = start, start
     records: list[Record] = []
@@ -149,6 +153,8 @@ def fixed_point(
         status,
         tuple(records),
         k + 1,
+        checks.count if checks else 0,
+        checks.allowance if checks else 0.0,
         tuple(checks.violations) if checks else (),
         bound,
         error_bound,

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from .conditions import step_limit
+from .errors import UsageError
 from .fidelity import LeastSquares
 from .noise import MIN_NOISE
 from .solvers import Status
@@ -68,11 +69,16 @@ class SparseProblem:
 
     Parameters
     ----------
-    fidelity : ½‖Kx − y‖², in double precision: single hides small gaps.
+    fidelity : ½‖Kx − y‖², without ridge or clip level, in double precision: single hides small gaps.
     transforms : Ψ, or Ψ_1 … Ψ_S, such as `transforms.cycle` makes.
     gamma : γ > 0.
     step : α > 0; 1/L by default. See `sparse_step_failure`, which is not called here. It is the step of the
         solvers, and for S > 1 h depends on it.
+
+    Raises
+    ------
+    UsageError
+        If the data term has a ridge or a clip level, which this problem has no place for.
     """
 
     def __init__(
@@ -82,6 +88,8 @@ class SparseProblem:
         gamma: float,
         step: float | None = None,
     ) -> None:
+        if fidelity.ridge or fidelity.clipped is not None:
+            raise UsageError("sparse restoration takes least squares as they are, without a ridge or clipped samples")
         self.fidelity, self.gamma = fidelity, gamma
         self.transforms = tuple(transforms) if isinstance(transforms, Sequence) else (transforms,)
         self.step = step if step is not None else 1 / fidelity.lipschitz

@@ -22,10 +22,6 @@ Array = npt.NDArray[np.floating]
 class Transform(Protocol):
     """An orthonormal Ψ."""
 
-    @property
-    def name(self) -> str:
-        """What `make_transform` calls it."""
-
     def forward(self, x: Tensor) -> Tensor:
         """Ψx."""
 
@@ -35,8 +31,6 @@ class Transform(Protocol):
 
 class Pixel:
     """Identity: images that are sparse themselves, such as stars or fluorescent spots."""
-
-    name = "pixel"
 
     def forward(self, x: Tensor) -> Tensor:
         """x."""
@@ -49,8 +43,6 @@ class Pixel:
 
 class DCT:
     """Orthonormal two-dimensional discrete cosine transform (type II) of the whole image, by SciPy."""
-
-    name = "dct"
 
     def forward(self, x: Tensor) -> Tensor:
         """DCT-II over the last two axes."""
@@ -78,7 +70,7 @@ class BlockDCT:
     """
 
     def __init__(self, side: int, levels: int = 3) -> None:
-        self.name, self.side, self.levels = f"dct{side}", side, levels
+        self.side, self.levels = side, levels
 
     def forward(self, x: Tensor) -> Tensor:
         """Ψx: every block is replaced by its coefficients, its mean in the top left corner."""
@@ -142,7 +134,7 @@ class Wavelet:
         shifts = np.correlate(taps, taps, "full")[len(taps) - 1 :: 2]
         if not self._wavelet.orthogonal or abs(shifts[0] - 1) > 1e-8 or (np.abs(shifts[1:]) > 1e-8).any():
             raise UsageError(f"the wavelet '{name}' is not orthogonal, which the method needs; use haar, db4 or sym4")
-        self.name, self.levels = name, levels
+        self.levels = levels
 
     def forward(self, x: Tensor) -> Tensor:
         """Ψx: the coarse band in the top left corner."""
@@ -220,11 +212,6 @@ class Shifted:
 
     base: Transform
     shift: tuple[int, int]
-
-    @property
-    def name(self) -> str:
-        """The name of Ψ."""
-        return self.base.name
 
     def forward(self, x: Tensor) -> Tensor:
         """ΨTx."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import pnp_cli
+from pnp_cli.images import Image, read_image, write_image
 
 from .conftest import Run
 from .helpers import installed_command
@@ -50,6 +52,16 @@ def test_weights_load_without_the_compiler() -> None:
 def test_every_public_name_exists() -> None:
     for name in pnp_cli.__all__:
         assert getattr(pnp_cli, name) is not None
+
+
+def test_the_example_of_the_readme(photo: Image, tmp_path: Path) -> None:
+    """The Python code in it, on a smaller picture."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for name in ("coffee_blurred.png", "coffee_sharp.png"):
+        assert name in code
+    write_image(photo, tmp_path / "coffee_blurred.png")
+    exec(code.replace("sample_images/", "").replace("coffee_", f"{tmp_path}/coffee_"), {})
+    assert read_image(tmp_path / "coffee_sharp.png").size == photo.size
 
 
 def test_python_m(pnp: Run) -> None:

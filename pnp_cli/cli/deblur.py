@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import DivergenceError, InputError, UsageError
+from ..errors import InputError, UsageError
 from ..images import MAX_PIXELS, Image
 from . import kernel_options as k
 from . import options as o
@@ -148,52 +148,46 @@ def deblur(
             say(hint, quiet)
 
     import numpy as np
-    from torch import Tensor
 
     from .. import report
     from ..boundaries import boundary_model
+    from ..deblurring import Choices, prepare_deblurring
     from ..devices import describe_device
     from ..images import read_image
-    from ..kernels import Kernel
     from ..metrics import psnr
-    from ..noise import estimate_noise_under_blur
     from ..operators import BlurCache
-    from ..patches import choose_patch, least_overlap, restore_by_patches, windows
-    from ..plugandplay import CLIP_LEVEL, Plan, Settings, plan_deblurring
-    from ..rules import PLAIN_RULES, Rules
-    from ..solvers import Record, Solution, Status
+    from ..plugandplay import Settings
+    from ..solvers import Record
     from ..tensors import from_tensor, to_tensor
-    from ..tiling import tiled
     from ..weights import Shelf
 
-    def settings_for(
-        noise: float, rules: Rules = PLAIN_RULES, psf: Kernel | None = None, clip_level: float | None = None
-    ) -> Settings:
-        return Settings.for_noise(
-            noise / 255,
-            rules,
-            psf,
-            data_term=data_term,  # type: ignore[arg-type]
-            strength=given / 255 if given is not None else None,
-            envelope=envelope,
-            step=step,
-            ridge=ridge,
-            box=box,
-            clip_level=clip_level,
-            continuation=Settings.continuation if continuation else 0,
-            refresh=refresh,
-            acceleration=acceleration,
-            tol=tol,
-            max_iter=max_iter,
-        )
-
-    settings_for(level or 0.0)  # refuses what makes no sense before any work
+    choices = Choices(
+        noise=level / 255 if level is not None else None,
+        boundary=boundary,
+        clipped=clipped,
+        patch=patch_side,
+        tile=side,
+        settings={
+            "data_term": data_term,
+            "strength": given / 255 if given is not None else None,
+            "envelope": envelope,
+            "step": step,
+            "ridge": ridge,
+            "box": box,
+            "continuation": Settings.continuation if continuation else 0,
+            "refresh": refresh,
+            "acceleration": acceleration,
+            "tol": tol,
+            "max_iter": max_iter,
+        },
+    )
+    Settings.for_noise(choices.noise or 0.0, **choices.settings)  # refuses what makes no sense before any work
+    boundary_model(boundary)  # the same for an unknown name
     truth = read_image(reference, max_pixels=max_pixels) if reference else None
     place = o.read_device(device, scheduler)
     shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
-    blur_for = BlurCache(place)
-    boundary_model(boundary)  # refuses an unknown name before any work
+    blurs = BlurCache(place)
 
     def work(image: Image, name: str) -> Outcome:
         if truth is not None and truth.pixels.shape != image.pixels.shape:
@@ -202,43 +196,31 @@ def deblur(
             )
         psf, description = choice.of(image)
         loaded = shelf.get(image.pixels.shape[2])
-        noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf)
-        share = float((image.pixels >= CLIP_LEVEL).mean()) if clipped and image.pixels.max() <= 1 else 0.0
-        settings = settings_for(noise, loaded.rules, psf, CLIP_LEVEL if share else None)
-        y = to_tensor(image, place)
-        overlap = least_overlap(psf.shape)
-        longest = choose_patch(image.size, overlap, place) if patch_side is None else patch_side
-        longest = longest or max(image.size)
-        parts = windows(image.size, longest, overlap)
-        beyond = boundary if len(parts) == 1 else "free"  # what lies beyond a patch is unknown
-
-        def plan_for(part: Tensor) -> Plan:
-            operator = blur_for(psf, (part.shape[2], part.shape[3]), boundary_model(beyond))
-            denoiser = tiled(loaded.network, operator.scene, side, place)
-            return plan_deblurring(part, operator, denoiser, loaded.certificate, settings)
-
-        rows, columns = parts[0]
-        plan = plan_for(y[:, :, rows, columns])  # what is known beforehand is the same for all patches
-        say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {beyond} boundary", quiet)
-        if beyond != boundary:
+        deblurring = prepare_deblurring(to_tensor(image, place), psf, loaded, choices, blurs)
+        plan, count = deblurring.plan, deblurring.patches
+        say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {deblurring.boundary} boundary", quiet)
+        if deblurring.boundary != boundary:
             say(f"boundary    free instead of {boundary}: what lies beyond a patch is unknown", quiet)
-        if len(parts) > 1:
-            say(f"patches     {len(parts)}, restored one by one and blended over {overlap} pixels or more", quiet)
+        if count > 1:
+            overlap = deblurring.overlap
+            say(f"patches     {count}, restored one by one and blended over {overlap} pixels or more", quiet)
         say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
+        noise = 255 * deblurring.noise
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
         say(report.blur_line(plan.base.operator), quiet)
-        if share:
-            say(report.clipping_line(share, box), quiet)
+        if deblurring.clipped:
+            say(report.clipping_line(deblurring.clipped, box), quiet)
         for line in report.guarantee_lines(plan.guarantee, plan.settings):
             say(line, quiet)
         fields = {
             "kernel": description,
-            "boundary": beyond,
-            "patches": len(parts),
+            "boundary": deblurring.boundary,
+            "patches": count,
+            "patch_side": deblurring.side if count > 1 else None,
             "weights": loaded.name,
             "weights_sha256": loaded.sha256,
             "noise": noise,
-            "clipped": share,
+            "clipped": deblurring.clipped,
             "plan": report.guarantee_dict(plan.guarantee, plan.settings),
         }
         if box and np.abs(image.pixels - 0.5).max() > 0.5 + OUTSIDE:
@@ -248,40 +230,26 @@ def deblur(
         if dry_run:
             return Outcome(None, fields)
 
-        runs: list[tuple[Solution, float | None]] = []
-        with progress(name, max_iter * len(parts), quiet) as show:
+        with progress(name, max_iter * count, quiet) as show:
 
-            def note(record: Record, _: object) -> None:
+            def note(patch: int, record: Record) -> None:
                 words = f"iteration {record.iteration}, residual {record.relative:.1e}"
-                show(max_iter * len(runs) + record.iteration, words)
+                show(max_iter * patch + record.iteration, words)
                 say(f"  {words}{', warm' if record.warm else ''}", not verbose)
 
-            def restore(part: Tensor) -> Tensor:
-                plan = plan_for(part)
-                solution = plan.run(note)
-                if solution.status is Status.DIVERGED:
-                    raise DivergenceError(
-                        "the iteration diverged, nothing was written; use certified weights and an admissible step"
-                    )
-                runs.append((solution, plan.base.discrepancy(solution.value, noise / 255)))
-                restored = plan.base.operator.boundary.frame_of(solution.value)
-                return restored.clamp_max(1) if box else restored  # the scene may be brighter, the image not
-
-            restored = restore_by_patches(y, longest, overlap, restore)
-        solution, discrepancy = max(runs, key=lambda run: run[0].records[-1].relative)
-        if len(runs) > 1:
+            end = deblurring.run(note)
+        if count > 1:
             say("of the patch with the largest relative residual:", quiet)
-        for line in report.solution_lines(solution, plan, discrepancy):
+        for line in report.solution_lines(end.solution, plan, end.discrepancy):
             say(line, quiet)
-        violations = [violation for run, _ in runs for violation in run.violations]
-        for violation in violations[:5]:
+        for violation in end.violations[:5]:
             say(f"{name}: VIOLATION {violation}")
-        converged = all(run.converged for run, _ in runs)
-        failure = FALSE_CERTIFICATE if violations and not allow_unsafe else ""
-        if strict and not converged:
+        failure = FALSE_CERTIFICATE if end.violations else ""
+        if strict and not end.converged:
             failure = failure or "not converged, as --strict asks for; raise --max-iter or --tol"
-        fields["solution"] = report.solution_dict(solution, plan, discrepancy)
-        result = from_tensor(restored, image)
+        fields["solution"] = report.solution_dict(end.solution, plan, end.discrepancy)
+        fields |= {"converged": end.converged, "violations": list(end.violations)}
+        result = from_tensor(end.frame, image)
         if truth is not None:
             fields["psnr_input"], fields["psnr"] = (psnr(truth.pixels, p.pixels) for p in (image, result))
             say(f"psnr        {fields['psnr_input']:.2f} dB before, {fields['psnr']:.2f} dB after (peak 1.0)", quiet)

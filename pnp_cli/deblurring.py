@@ -1,0 +1,184 @@
+"""Deblurring from the measurement to the restored frame: what was left open is chosen from the image and the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .boundaries import boundary_model
+from .conditions import Guarantee
+from .errors import DivergenceError
+from .kernels import Kernel
+from .noise import estimate_noise_under_blur
+from .operators import BlurCache
+from .patches import choose_patch, least_overlap, restore_by_patches, windows
+from .plugandplay import CLIP_LEVEL, Plan, Settings, plan_deblurring
+from .solvers import Record, Solution, Status
+from .tiling import tiled
+from .weights import LoadedDenoiser
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How to deblur; what is None is chosen for every image.
+
+    Attributes
+    ----------
+    noise : standard deviation of the noise, [0, 1] scale; None estimates it.
+    boundary : what lies beyond the frame, a name of `boundaries.BOUNDARIES`.
+    clipped : whether samples of `plugandplay.CLIP_LEVEL` or more count as clipped, unless some are beyond white.
+    patch : longest side that is restored whole, in pixels; 0 for any, None by the free memory.
+    tile : side of the tiles of the denoiser, in pixels; 0 for none, None by the free memory.
+    settings : keywords of `Settings.for_noise`.
+    """
+
+    noise: float | None = None
+    boundary: str = "free"
+    clipped: bool = True
+    patch: int | None = None
+    tile: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Deblurred:
+    """A restored image and how the iteration ended, patch by patch if there were several.
+
+    Attributes
+    ----------
+    frame : (1, C, H, W), in [0, 1] if the settings ask for the box.
+    solution : of the patch with the largest relative residual.
+    discrepancy : ‖Kx − y‖/(σ√n) of that patch, see `fidelity.LeastSquares.discrepancy`.
+    converged : whether all patches did.
+    violations : run-time checks that failed, of all patches.
+    """
+
+    frame: Tensor
+    solution: Solution
+    discrepancy: float | None
+    converged: bool
+    violations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Deblurring:
+    """A restoration that is ready to start; `prepare_deblurring` makes it.
+
+    Attributes
+    ----------
+    y : measurement (1, C, H, W), values nominally in [0, 1].
+    noise : standard deviation of its noise, given or estimated, [0, 1] scale.
+    clipped : share of its samples that count as clipped.
+    boundary : name of the boundary model in use; free for patches, since what lies beyond a patch is unknown.
+    side, overlap : longest side of a patch and least overlap of neighbours, in pixels.
+    patches : how many there are.
+    plan : of the first patch; what is known beforehand is the same for all.
+    """
+
+    y: Tensor
+    noise: float
+    clipped: float
+    boundary: str
+    side: int
+    overlap: int
+    patches: int
+    plan: Plan
+    _plan_for: Callable[[Tensor], Plan]
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """Which theorem applies, or which conditions fail."""
+        return self.plan.guarantee
+
+    def run(self, callback: Callable[[int, Record], None] | None = None) -> Deblurred:
+        """Restore the image.
+
+        Parameters
+        ----------
+        callback : called with the number of the patch, from 0, and every record of its iteration.
+
+        Raises
+        ------
+        DivergenceError
+            If the iteration diverges, which a guarantee excludes.
+        """
+        ends: list[tuple[bool, tuple[str, ...]]] = []
+        worst: tuple[Solution, float | None] | None = None
+
+        def restore(part: Tensor) -> Tensor:
+            nonlocal worst
+            plan = self.plan if self.patches == 1 else self._plan_for(part)
+            solution = plan.run(None if callback is None else lambda record, _: callback(len(ends), record))
+            if solution.status is Status.DIVERGED:
+                raise DivergenceError(
+                    "the iteration diverged, nothing was written; use certified weights and an admissible step"
+                )
+            ends.append((solution.converged, solution.violations))
+            if worst is None or solution.records[-1].relative > worst[0].records[-1].relative:
+                worst = solution, plan.base.discrepancy(solution.value, self.noise)
+            frame = plan.base.operator.boundary.frame_of(solution.value)
+            return frame.clamp_max(1) if plan.settings.box else frame  # the scene may be brighter, the image not
+
+        frame = restore_by_patches(self.y, self.side, self.overlap, restore)
+        assert worst is not None
+        violations = tuple(violation for _, found in ends for violation in found)
+        return Deblurred(frame, *worst, all(converged for converged, _ in ends), violations)
+
+
+@torch.no_grad()
+def prepare_deblurring(
+    y: Tensor,
+    kernel: Kernel,
+    denoiser: LoadedDenoiser,
+    choices: Choices = Choices(),
+    blurs: BlurCache | None = None,
+) -> Deblurring:
+    """Choose what is left open, and check the conditions of the theorems.
+
+    Parameters
+    ----------
+    y : measurement (1, C, H, W), values nominally in [0, 1].
+    kernel : (h, w); see `kernels`.
+    denoiser : from `weights.load`, on the device of `y`.
+    choices : what is not left open.
+    blurs : keeps the operator between images of one size.
+
+    Returns
+    -------
+    Deblurring
+        Conditions that fail are in its guarantee, not raised; see `Guarantee.require`.
+
+    Raises
+    ------
+    UsageError
+        If the settings make no sense.
+    InputError
+        If the kernel does not fit into the image, or the patches are too small for it.
+    """
+    blurs = blurs or BlurCache(y.device)
+    size = (y.shape[2], y.shape[3])
+    noise = choices.noise
+    if noise is None:
+        noise = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel)
+    clipped = float((y >= CLIP_LEVEL).float().mean()) if choices.clipped and float(y.max()) <= 1 else 0.0
+    settings = Settings.for_noise(
+        noise, denoiser.rules, kernel, clip_level=CLIP_LEVEL if clipped else None, **choices.settings
+    )
+    overlap = least_overlap((kernel.shape[0], kernel.shape[1]))
+    side = choose_patch(size, overlap, y.device) if choices.patch is None else choices.patch
+    side = side or max(size)
+    parts = windows(size, side, overlap)
+    boundary = choices.boundary if len(parts) == 1 else "free"
+
+    def plan_for(part: Tensor) -> Plan:
+        operator = blurs(kernel, (part.shape[2], part.shape[3]), boundary_model(boundary))
+        network = tiled(denoiser.network, operator.scene, choices.tile, y.device)
+        return plan_deblurring(part, operator, network, denoiser.certificate, settings)
+
+    rows, columns = parts[0]
+    plan = plan_for(y[:, :, rows, columns])
+    return Deblurring(y, noise, clipped, boundary, side, overlap, len(parts), plan, plan_for)

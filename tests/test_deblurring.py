@@ -1,0 +1,161 @@
+"""Deblurring in one call: what is left open is chosen, patches share one plan, and a false certificate is noticed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pnp_cli import Blur, Choices, kernels, prepare_deblurring, read_image, to_tensor, weights
+from pnp_cli.boundaries import BOUNDARIES
+from pnp_cli.certificate import Certificate
+from pnp_cli.deblurring import Deblurring
+from pnp_cli.images import Image
+from pnp_cli.patches import windows
+from pnp_cli.plugandplay import BRIGHTEST, Plan, Settings, plan_deblurring
+from pnp_cli.presets import PRESETS, build
+
+from .conftest import SAMPLES, Run
+from .helpers import psnr_of
+
+KERNEL = kernels.motion(7, 20)
+NOISE = 2.55 / 255
+
+
+def measured(photo: Image, exposure: float = 1.0, lamp: float | None = None) -> tuple[Tensor, Tensor]:
+    """A photograph, maybe with a lamp in a corner, and what a moving camera saw of it, clipped at white.
+
+    Both without what depends on the surroundings.
+    """
+    scene = exposure * to_tensor(photo)
+    if lamp is not None:
+        scene[:, :, 15:25, 15:25] = lamp
+    frame = (slice(None), slice(None), slice(7, -7), slice(7, -7))
+    seen = Blur(KERNEL, photo.size).forward(scene)[frame]
+    return scene[frame].clamp(0, 1), (seen + NOISE * torch.randn_like(seen)).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def loaded(small_weights: Path) -> weights.LoadedDenoiser:
+    return weights.load(small_weights)
+
+
+def test_nothing_set(photo: Image, loaded: weights.LoadedDenoiser) -> None:
+    truth, y = measured(photo)
+    deblurring = prepare_deblurring(y, KERNEL, loaded)
+    assert deblurring.noise == pytest.approx(NOISE, rel=0.2)
+    assert (deblurring.boundary, deblurring.patches) == ("free", 1)
+    deblurring.guarantee.require()
+    steps = []
+    end = deblurring.run(lambda patch, record: steps.append((patch, record.iteration)))
+    assert end.converged
+    assert end.violations == ()
+    assert end.discrepancy is not None
+    assert steps[-1] == (0, end.solution.iterations)
+    assert end.frame.shape == y.shape
+    assert psnr_of(truth.numpy(), end.frame.numpy()) > psnr_of(truth.numpy(), y.numpy()) + 1
+
+
+def test_what_is_set_is_taken(photo: Image, loaded: weights.LoadedDenoiser) -> None:
+    choices = Choices(0.02, "periodic", settings={"strength": 0.03, "envelope": 7.0, "box": False})
+    deblurring = prepare_deblurring(measured(photo)[1], KERNEL, loaded, choices)
+    settings = deblurring.plan.settings
+    assert (deblurring.noise, deblurring.boundary) == (0.02, "periodic")
+    assert (settings.strength, settings.envelope, deblurring.plan.box) == (0.03, 7.0, None)
+
+
+def test_patches_share_what_is_known_beforehand(loaded: weights.LoadedDenoiser) -> None:
+    """Only one of the patches has clipped samples; L, μ, the box and the theorem are those of all."""
+    image = read_image(SAMPLES / "coffee.png")
+    truth, y = measured(image.with_pixels(image.pixels[:160, :220]), exposure=0.5, lamp=3)
+    deblurring = prepare_deblurring(y, KERNEL, loaded, Choices(boundary="periodic", patch=128, settings={"tol": 1e-3}))
+    assert deblurring.boundary == "free"
+    assert deblurring.patches == len(plans_of(deblurring)) > 1
+    for plan in plans_of(deblurring):
+        assert plan.guarantee == deblurring.guarantee
+        assert plan.box == BRIGHTEST
+    numbers = set()
+    end = deblurring.run(lambda patch, record: numbers.add(patch))
+    assert numbers == set(range(deblurring.patches))
+    assert end.frame.max() <= 1
+    assert end.converged
+    assert psnr_of(truth.numpy(), end.frame.numpy()) > psnr_of(truth.numpy(), y.numpy())
+
+
+def plans_of(deblurring: Deblurring) -> list[Plan]:
+    size = (deblurring.y.shape[2], deblurring.y.shape[3])
+    parts = windows(size, deblurring.side, deblurring.overlap)
+    return [deblurring._plan_for(deblurring.y[:, :, rows, columns]) for rows, columns in parts]
+
+
+@pytest.mark.parametrize("boundary", list(BOUNDARIES))
+@pytest.mark.parametrize("clipped", [False, True])
+def test_no_check_fails_in_a_long_run(
+    photo: Image, loaded: weights.LoadedDenoiser, boundary: str, clipped: bool
+) -> None:
+    """In single precision and far below the tolerance, where rounding is all that moves."""
+    _, y = measured(photo, exposure=1.5 if clipped else 0.5)
+    choices = Choices(boundary=boundary, settings={"tol": 0.0, "max_iter": 300})
+    deblurring = prepare_deblurring(y, KERNEL, loaded, choices)
+    assert (deblurring.clipped > 0) == clipped
+    end = deblurring.run()
+    assert end.violations == ()
+    assert end.solution.checked > 200
+    assert end.solution.allowance < 1e-4 * float(y.norm())
+
+
+class Sharpener(torch.nn.Module):
+    """Claims to denoise, and makes the finest stripes larger by a hundredth."""
+
+    def forward(self, x: Tensor, sigma: float) -> Tensor:
+        return x + 0.005 * (x - x.roll(1, 3))
+
+
+def test_the_allowance_hides_no_expansion(photo: Image) -> None:
+    """In single precision, with the allowance for rounding and inexact steps."""
+    _, y = measured(photo)
+    blur = Blur(KERNEL, (y.shape[2], y.shape[3]), BOUNDARIES["free"])
+    settings = Settings.for_noise(NOISE, tol=0.0, max_iter=300, box=False)
+    plan = plan_deblurring(y, blur, Sharpener(), Certificate(True, 0.5, "forged"), settings)
+    assert plan.run().violations
+
+
+@pytest.fixture
+def forged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Weights of an expansive network, in a program that takes every network for averaged."""
+    network = build(PRESETS["dncnn"])
+    network.initialise()
+    for parameter in network.parameters():
+        parameter.data *= 3
+    path = tmp_path / "forged.safetensors"
+    weights.save(path, network)
+    monkeypatch.setattr(weights, "certify", lambda *_, **__: Certificate(True, 0.5, "forged"))
+    return path
+
+
+@pytest.mark.parametrize("unsafe", [[], ["--allow-unsafe"]])
+def test_a_false_certificate_fails_the_file(
+    pnp: Run, photo_file: Path, tmp_path: Path, forged: Path, unsafe: list[str]
+) -> None:
+    out = tmp_path / "out.png"
+    options = ["-w", forged, "--no-continuation", "--max-iter", 20, "--json", *unsafe]
+    result = pnp("deblur", photo_file, "-o", out, "--motion", 7, 20, "--sigma", 2.55, *options)
+    assert result.returncode == 3, result.stderr
+    assert not out.exists()
+    text = result.stderr.decode()
+    assert "VIOLATION" in text
+    assert "a certificate is false" in text
+    fields = json.loads(result.stdout)
+    assert not fields["ok"]
+    assert fields["violations"]
+
+
+def test_a_false_certificate_fails_denoising(pnp: Run, photo_file: Path, tmp_path: Path, forged: Path) -> None:
+    out = tmp_path / "out.png"
+    result = pnp("denoise", photo_file, "-o", out, "-w", forged, "--sigma", 10, "--repeat", 3)
+    assert result.returncode == 3, result.stderr
+    assert not out.exists()
+    assert "VIOLATION" in result.stderr.decode()
