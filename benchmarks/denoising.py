@@ -1,7 +1,7 @@
 """Mean PSNR of denoisers on the images of a folder, with the time per image.
 
     python -m benchmarks.denoising CBSD68
-    python -m benchmarks.denoising CBSD68 --grey --weights huber-grey conditioned-grey
+    python -m benchmarks.denoising CBSD68 --grey --weights huber-grey conditioned
     python -m benchmarks.denoising CBSD68 --limit 8 --weights huber conditioned dncnn bm3d
 
 "bm3d" is BM3D of its authors (pip install bm3d), CBM3D for colour images. Noise is Gaussian, not clipped, its seed
