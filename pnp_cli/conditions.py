@@ -75,17 +75,18 @@ class Guarantee:
             raise ConditionError(self.failures[0])
 
 
-def step_limit(lipschitz: float) -> float:
-    """2/L, the open upper end of the admissible interval of a gradient step."""
-    return 2 / lipschitz if lipschitz > 0 else math.inf
+def step_limit(lipschitz: float, over: int = 2) -> float:
+    """2/L, the upper end of the admissible interval of a gradient step, or another number `over` L."""
+    return over / lipschitz if lipschitz > 0 else math.inf
 
 
-def step_failure(step: float, lipschitz: float) -> str | None:
-    """Why `step` is not in (0, 2/L), or None if it is."""
-    limit = step_limit(lipschitz)
-    if 0 < step < limit:
+def step_failure(step: float, lipschitz: float, over: int = 2, closed: bool = False) -> str | None:
+    """Why `step` is not in (0, 2/L), or None if it is; the same for another number `over` L and a `closed` end."""
+    limit, end = step_limit(lipschitz, over), "]" if closed else ")"
+    if 0 < step < limit or (closed and step == limit):
         return None
-    return f"the step {step:.6g} is not in the admissible interval (0, {limit:.6g}) = (0, 2/L); choose --step inside it"
+    interval = f"(0, {limit:.6g}{end} = (0, {over}/L{end}"
+    return f"the step {step:.6g} is not in the admissible interval {interval}; choose --step inside it"
 
 
 def plug_and_play_guarantee(fidelity: Fidelity, step: float, certificate: Certificate, box: bool) -> Guarantee:

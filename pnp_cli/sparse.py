@@ -27,7 +27,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .conditions import step_limit
+from .conditions import step_failure, step_limit
 from .errors import UsageError
 from .fidelity import LeastSquares
 from .noise import MIN_NOISE
@@ -132,17 +132,13 @@ class SparseProblem:
 
 def sparse_limit(lipschitz: float, accelerated: bool) -> float:
     """End of the admissible interval of α: 2/L for ISTA, 1/L for FISTA."""
-    return step_limit(lipschitz) / (2 if accelerated else 1)
+    return step_limit(lipschitz, 1 if accelerated else 2)
 
 
 def sparse_step_failure(step: float, lipschitz: float, accelerated: bool) -> str | None:
     """Why α is not admissible, or None: (0, 2/L) for ISTA (Combettes & Wajs 2005), (0, 1/L] for FISTA
     (Beck & Teboulle 2009)."""
-    limit = sparse_limit(lipschitz, accelerated)
-    if 0 < step < limit or (accelerated and step == limit):
-        return None
-    interval = f"(0, {limit:.6g}] = (0, 1/L]" if accelerated else f"(0, {limit:.6g}) = (0, 2/L)"
-    return f"the step {step:.6g} is not in the admissible interval {interval}; choose --step inside it"
+    return step_failure(step, lipschitz, 1, closed=True) if accelerated else step_failure(step, lipschitz)
 
 
 @torch.no_grad()

@@ -78,6 +78,34 @@ def test_patches(pnp: Run, moved: Path, small_weights: Path) -> None:
     assert "at least 256" in refused.stderr.decode()
 
 
+def test_patches_where_memory_is_short(
+    pnp: Run, moved: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The side is in the record, and asking for it gives the same pixels on a machine with more memory."""
+    common = ("deblur", moved, "--motion", 15, 30, "-w", small_weights, "--json", "--max-iter", 12)
+    with monkeypatch.context() as patch:
+        patch.setattr("pnp_cli.patches.SMALLEST", 256)
+        patch.setattr("pnp_cli.patches.free_memory", lambda device: 2 * 1000 * 200**2)
+        short = one_object(pnp(*common, "-o", moved.with_name("short.png")))
+    assert short["patches"] > 1  # type: ignore[operator]
+    asked = one_object(pnp(*common, "-o", moved.with_name("asked.png"), "--patch", short["patch_side"]))
+    assert asked["output_sha256"] == short["output_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("sigma", "angle", "verdict"),
+    [(2.0, 30, "noise alone is left"), (8.0, 30, "LESS than noise is left"), (2.0, 120, "MORE than noise is left")],
+)
+def test_what_is_left_is_judged(
+    pnp: Run, moved: Path, small_weights: Path, sigma: float, angle: float, verdict: str
+) -> None:
+    """With the right noise level and kernel, with too high a level, and with the motion across."""
+    out = moved.with_name("out.png")
+    result = pnp("deblur", moved, "-o", out, "--motion", 15, angle, "--sigma", sigma, "-w", small_weights)
+    assert result.returncode == 0
+    assert verdict in result.stderr.decode()
+
+
 def test_clipped_highlights(pnp: Run, moved: Path, small_weights: Path) -> None:
     """White is taken for clipped, unless there is more than white; the result is white there, too."""
     bright = moved.with_name("bright.png")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
-from pnp_cli import Ensemble, Tiled, certify
+from pnp_cli import Ensemble, Tiled, certify, read_image, write_image
 from pnp_cli.denoisers import Denoiser, DnCNNArchitecture
+from pnp_cli.images import Image
 from pnp_cli.presets import build
 from pnp_cli.tiling import choose_tile, tiles_of
 
+from .conftest import Run
 from .helpers import small_conditioned, small_network
 
 
@@ -101,6 +106,22 @@ def test_tiles_cover_once() -> None:
         assert outer[tile.crop].shape == count[tile.inner].shape
         assert tile.outer[0].start % 4 == tile.outer[1].start % 4 == 0
     assert (count == 1).all()
+
+
+@pytest.mark.parametrize("command", [("denoise", "--sigma", 10), ("deblur", "--motion", 5, 0, "--sigma", 5)])
+def test_the_commands_with_tiles(
+    pnp: Run, photo: Image, tmp_path: Path, conditioned_weights: Path, command: tuple[object, ...]
+) -> None:
+    """On an image of several tiles: the same pixels, to the rounding of a float file."""
+    write_image(photo, tmp_path / "in.tif")
+    results = []
+    for tile in ("0", "64"):
+        out = tmp_path / f"{tile}.npy"
+        result = pnp(*command, tmp_path / "in.tif", "-o", out, "-w", conditioned_weights, "--tile", tile)
+        assert result.returncode == 0, result.stderr
+        results.append(read_image(out).pixels)
+    assert results[0].shape == photo.pixels.shape
+    np.testing.assert_allclose(results[1], results[0], atol=2e-3 if command[0] == "deblur" else 2e-5)
 
 
 def test_small_images_are_not_tiled() -> None:
