@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,18 +76,19 @@ def shipped_names() -> list[str]:
 class Shelf:
     """Weights by the kind of image: NAME for colour, and for grey images NAME-grey beside it where there is one.
 
-    The file called NAME is loaded at once, so that errors come early; the other when it is first needed.
+    The file called NAME is loaded at once, so that errors come early. The other is read when it is first needed, or
+    when the shelf is pickled: it goes along to a machine that has no such file, or another one.
 
     Attributes
     ----------
-    path : of the file called NAME.
+    paths : of the files called NAME and NAME-grey, which need not exist.
     """
 
     def __init__(self, name: str | Path, device: torch.device | str = "cpu") -> None:
         self.device = device
         self._loaded = {False: load(name, device)}
-        self.path = path = self._loaded[False].path
-        self._twin = path.with_name(f"{path.stem}-grey{path.suffix}")
+        path = self._loaded[False].path
+        self.paths = path, path.with_name(f"{path.stem}-grey{path.suffix}")
 
     def get(self, channels: int) -> LoadedDenoiser:
         """The denoiser for images of `channels` channels.
@@ -94,12 +96,21 @@ class Shelf:
         Raises
         ------
         InputError
-            If its file is damaged.
+            If its file cannot be read or is damaged.
         """
-        grey = channels == 1 and is_file(self._twin)
-        if grey not in self._loaded:
-            self._loaded[grey] = load(self._twin, self.device)
-        return self._loaded[grey]
+        if channels != 1 or self._twin is None:
+            return self._loaded[False]
+        if True not in self._loaded:
+            self._loaded[True] = _decode(self.paths[1], self._twin, self.device)
+        return self._loaded[True]
+
+    @cached_property
+    def _twin(self) -> bytes | None:
+        """Content of the file called NAME-grey, if there is one."""
+        return read_bytes(self.paths[1]) if is_file(self.paths[1]) else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_twin": self._twin}
 
 
 def shipped_folders() -> list[Path]:
@@ -166,7 +177,13 @@ def load(
         If the file cannot be read, is damaged, or is not a weight file of this package.
     """
     path = locate(name)
-    data = read_bytes(path)
+    return _decode(path, read_bytes(path), device, grid, lower)
+
+
+def _decode(
+    path: Path, data: bytes, device: torch.device | str, grid: int = LOAD_GRID, lower: bool = False
+) -> LoadedDenoiser:
+    """The network in the content of a weight file, and its certificate."""
     header, tensors = parse(data, str(path))
     try:
         with torch.device("meta"):  # the header may claim any size: allocate nothing for it

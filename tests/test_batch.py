@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pnp_cli import kernels, read_image
+from pnp_cli import kernels, read_image, weights
 from pnp_cli.cli.paths import FileOptions, Source, target_of
 from pnp_cli.images import Image, write_image
 
 from .conftest import Run
-from .helpers import installed_command
+from .helpers import installed_command, small_network
 
 Processes = tuple[str, list["subprocess.Popen[bytes]"]]
 
@@ -346,6 +346,32 @@ def test_cluster_gives_the_same_files(
     failed = [json.loads(line) for line in there.stdout.splitlines()]
     assert {Path(f["input"]).name for f in failed if not f["ok"]} == {"broken.png"}
     assert "5 of 6 files done, 1 failed" in there.stderr.decode()
+
+
+def test_cluster_of_grey_images_resumes(pnp: Run, photo: Image, tmp_path: Path, cluster: Processes) -> None:
+    """Workers get the grey weights of the machine that sends the work, and what is there is not sent to them."""
+    for name, network in (("own", small_network()), ("own-grey", small_network(scales=(2, 1)))):
+        weights.save(tmp_path / f"{name}.safetensors", network)
+    write_image(photo, tmp_path / "in/colour.png")
+    for name in ("a", "b"):
+        write_image(photo.with_pixels(photo.pixels[:, :, :1]), tmp_path / f"in/{name}.png")
+    run = ("denoise", "in", "-s", 10, "-w", "own.safetensors", "--json")
+    there = (*run, "-o", "there/", "--scheduler", cluster[0])
+    here = pnp(*run, "-o", "here/", cwd=tmp_path)  # below a folder that is not that of the workers
+    first = pnp(*there, cwd=tmp_path)
+    assert here.returncode == first.returncode == 0, first.stderr
+    used = [{f["input"]: f["weights_sha256"] for f in map(json.loads, r.stdout.splitlines())} for r in (here, first)]
+    assert used[0] == used[1]
+    assert len(set(used[0].values())) == 2
+    (tmp_path / "there/b.png").unlink()
+    (tmp_path / "there/a.png").write_bytes(b"kept")
+    (tmp_path / "in/broken.png").write_bytes(b"nothing")
+    again = pnp(*there, "--on-exists", "skip", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "1 of 4 files done, 2 skipped, 1 failed" in again.stderr.decode()
+    assert (tmp_path / "there/a.png").read_bytes() == b"kept"
+    a, b = (read_image(tmp_path / place / "b.png").pixels for place in ("here", "there"))
+    np.testing.assert_allclose(a, b, atol=1.01 / 255)
 
 
 def test_the_files_of_a_killed_worker_are_done_by_another(

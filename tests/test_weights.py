@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -142,6 +143,43 @@ def test_missing_files() -> None:
         weights.load("nothing")
     with pytest.raises(WeightsError, match="no such weight file"):
         weights.load("nowhere/else.safetensors")
+
+
+def twins(folder: Path) -> tuple[Path, Path]:
+    """Two weight files, for colour and for grey images."""
+    paths = folder / "own.safetensors", folder / "own-grey.safetensors"
+    weights.save(paths[0], small_network())
+    weights.save(paths[1], small_network(scales=(2, 1)))
+    return paths
+
+
+def test_a_pickled_shelf_takes_the_grey_weights_along(tmp_path: Path) -> None:
+    """Which weights a grey image gets is decided where the shelf is pickled, not by the disk of another machine."""
+    own, grey = twins(tmp_path)
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (own, grey)]
+    shelf = weights.Shelf(own)
+    assert shelf.paths == (own, grey)
+    sent = pickle.dumps(shelf)
+    content = grey.read_bytes()
+    grey.unlink()
+    alone = pickle.dumps(weights.Shelf(own))
+    own.unlink()
+    there = pickle.loads(sent)
+    assert [there.get(channels).sha256 for channels in (3, 1)] == hashes
+    assert there.get(1) is there.get(1)
+    grey.write_bytes(content)
+    assert pickle.loads(alone).get(1).sha256 == hashes[0], "one that only the other machine has"
+
+
+def test_grey_weights_are_read_when_they_are_needed(tmp_path: Path) -> None:
+    own, grey = twins(tmp_path)
+    grey.write_bytes(b"damaged")
+    shelf = weights.Shelf(own)
+    assert shelf.get(3).path == own
+    for each in (shelf, pickle.loads(pickle.dumps(shelf))):
+        assert each.get(3).path == own
+        with pytest.raises(InputError, match=r"own-grey\.safetensors: not a safetensors file"):
+            each.get(1)
 
 
 SHIPPED = {path.stem: path for folder in weights.shipped_folders() for path in folder.glob("*.safetensors")}

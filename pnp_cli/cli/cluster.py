@@ -50,11 +50,14 @@ class Cluster:
     ------
     UsageError
         If that is no address, dask.distributed is not installed, nothing answers, or there is no worker.
+    InputError
+        If a file that goes along with the work cannot be read.
     """
 
     def __init__(self, address: str, work: Work, options: FileOptions) -> None:
         _require_address(address)
         try:
+            from cloudpickle import dumps
             from distributed import Client
         except ImportError as error:
             raise UsageError("--scheduler needs dask.distributed; pip install 'pnp-cli[cluster]'") from error
@@ -66,6 +69,7 @@ class Cluster:
         if not threads:
             self.client.close()
             raise UsageError(f"--scheduler {address}: the cluster has no workers; start some with 'dask worker'")
+        dumps(work)  # reads what it has not read yet and the workers may not have; what fails there, fails here
         self.work, self.options, self.window = work, options, PER_THREAD * threads
         self._shared: Any = None
 

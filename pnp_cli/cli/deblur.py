@@ -255,7 +255,7 @@ def deblur(
             say(f"psnr        {fields['psnr_input']:.2f} dB before, {fields['psnr']:.2f} dB after (peak 1.0)", quiet)
         return Outcome(result, fields, failure)
 
-    code = run_batch(inputs, FileOptions.of(context, "deblurred", shelf.path, reference, kernel, trajectory), work)
+    code = run_batch(inputs, FileOptions.of(context, "deblurred", *shelf.paths, reference, kernel, trajectory), work)
     if picture and choice.kernel is not None and not dry_run:
         k.draw(choice.kernel, picture, on_exists, quiet)
     raise typer.Exit(code)

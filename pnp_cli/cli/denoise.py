@@ -135,4 +135,4 @@ def denoise(
         }
         return Outcome(from_tensor(solution.value, image), fields, FALSE_CERTIFICATE if solution.violations else "")
 
-    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "denoised", shelf.path), work))
+    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "denoised", *shelf.paths), work))
