@@ -330,6 +330,26 @@ def test_certify(installed: Run, small_weights: Path) -> None:
     assert small["ok"]
 
 
+def test_no_code_hides_a_failed_file(pnp: Run, photo: Image, photo_file: Path, tmp_path: Path) -> None:
+    """Of several exit codes every command gives the smallest, whatever the order of the files."""
+    other, bad = tmp_path / "other.png", tmp_path / "bad.png"
+    write_image(photo.with_pixels(0.5 * photo.pixels), other)
+    bad.write_text("not a picture")
+    network = small_network()
+    network.steps[0].step.fill_(4.0)  # type: ignore[index, union-attr]
+    unsafe = tmp_path / "unsafe.safetensors"
+    weights.save(unsafe, network)
+    for command, good, code in (
+        (("psnr", "--min-psnr", 50, photo_file), other, 4),
+        (("certify",), unsafe, 3),
+        (("deblur", "-o", f"{tmp_path}/out/", *KERNEL, "-w", unsafe), other, 3),
+    ):
+        assert pnp(*command, good).returncode == code
+        for files in ((good, bad), (bad, good)):
+            assert pnp(*command, *files).returncode == 1, command[0]
+    assert not (tmp_path / "out").exists()
+
+
 # ------------------------------------------------------------------------------------- pipes and files
 
 

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,6 +50,11 @@ def exit_code(error: PnpError) -> int:
     if isinstance(error, ConditionError):
         return 3
     return 2 if isinstance(error, UsageError) else 1
+
+
+def exit_code_of_all(codes: Iterable[int]) -> int:
+    """Exit code of a command by those of its files: the smallest besides 0, so that no other hides a failed file."""
+    return min((code for code in codes if code), default=0)
 
 
 FALSE_CERTIFICATE = "a check of the theory failed, so a certificate is false or there is a bug; please report it"
@@ -96,7 +101,7 @@ def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
         finally:
             if len(jobs) > 1:
                 say(str(tally), options.quiet)
-    return max(tally.codes, default=0)
+    return exit_code_of_all(tally.codes)
 
 
 @contextmanager

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import ConditionError, InputError
 from . import options as o
+from .batch import exit_code, exit_code_of_all
 from .console import emit, say
 
 
@@ -27,24 +28,24 @@ def certify(
 ) -> None:
     """Bound the norm of every layer for every image size, and the averaged constant of the network.
 
-    Exits with 1 if a file cannot be read, and otherwise with 3 if a network is not certified averaged.
+    Exits with 3 if a network is not certified averaged, but with 1 if a file cannot be read.
 
     Example: pnp certify huber
     """
     from ..weights import load
 
-    codes = {0}
+    codes = []
     for name in weights:
         try:
             loaded = load(name, grid=grid, lower=True)
         except InputError as error:
-            codes.add(1)
+            codes.append(exit_code(error))
             say(f"pnp: error: {error}")
             if json:
                 emit("certify", name, False, error=str(error))
             continue
         c = loaded.certificate
-        codes.add(0 if c.averaged else 3)
+        codes.append(0 if c.averaged else exit_code(ConditionError()))
         if json:
             facts: dict[str, Any] = {} if c.averaged else {"error": f"not certified: {c.reason}"}
             facts |= {"sha256": loaded.sha256, "grid": grid, **c.as_dict(), "training": loaded.training}
@@ -78,4 +79,4 @@ def certify(
             else "NOT CERTIFIED"
         )
         print(f"verdict: {verdict} ({c.reason})")
-    raise typer.Exit(1 if 1 in codes else max(codes))
+    raise typer.Exit(exit_code_of_all(codes))

@@ -12,6 +12,7 @@ import typer
 from ..errors import InputError, UsageError
 from ..images import MAX_PIXELS
 from . import options as o
+from .batch import exit_code, exit_code_of_all
 from .console import emit, require_stdout, say
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def psnr(
 
     truths = _Truths(reference, recursive, max_pixels)
     rows: list[tuple[str, float, float | None]] = []
-    failed = False
+    codes = []
     for source in find_sources(tests, recursive):
         try:
             truth = truths.of(source)
@@ -77,7 +78,7 @@ def psnr(
             except ValueError as error:
                 raise InputError(f"{source.name}: {error}") from error
         except InputError as error:
-            failed = True
+            codes.append(exit_code(error))
             say(f"pnp: error: {error}")
             if json:
                 emit("psnr", source.name, False, error=str(error))
@@ -90,8 +91,8 @@ def psnr(
         _show(rows, peak, ssim)
     if min_psnr is not None and any(value < min_psnr for _, value, _ in rows):
         say(f"pnp: a PSNR is below {min_psnr:g} dB")
-        raise typer.Exit(4)
-    raise typer.Exit(1 if failed else 0)
+        codes.append(4)
+    raise typer.Exit(exit_code_of_all(codes))
 
 
 def _identical(image: Image, truth: Image) -> bool:
