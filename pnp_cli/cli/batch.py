@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ConditionError, PnpError, UsageError
 from ..files import exists, is_dir, write_bytes
@@ -44,6 +44,8 @@ class Outcome:
 
 Work = Callable[[Image, str], Outcome]
 
+T = TypeVar("T")
+
 
 def exit_code(error: PnpError) -> int:
     """Exit code of an error."""
@@ -60,25 +62,6 @@ def exit_code_of_all(codes: Iterable[int]) -> int:
 FALSE_CERTIFICATE = "a check of the theory failed, so a certificate is false or there is a bug; please report it"
 
 
-@dataclass
-class Tally:
-    """How the files of a batch ended."""
-
-    total: int
-    done: int = 0
-    skipped: int = 0
-    codes: list[int] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        failed = sum(code != 0 for code in self.codes)
-        parts = [f"{self.done} of {self.total} files done"]
-        if self.skipped:
-            parts.append(f"{self.skipped} skipped")
-        parts.append(f"{failed} failed")
-        left = self.total - len(self.codes)
-        return ", ".join([*parts, *([f"{left} not done"] if left else [])])
-
-
 def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
     """Read, work on and write every input; returns the exit code of the command.
 
@@ -88,9 +71,8 @@ def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
     sources = find_sources(inputs, options.recursive)
     options.check(sources)
     jobs = find_jobs(sources, options)
-    tally = Tally(len(jobs))
     with _manifest(options) as manifest, file_progress(len(jobs), options.quiet) as advance:
-        book = _Book(options, tally, manifest, advance)
+        book = _Book(len(jobs), options, manifest, advance)
         try:
             if options.scheduler is not None:
                 _run_cluster(jobs, options, work, book)
@@ -100,35 +82,35 @@ def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
                         break
         finally:
             if len(jobs) > 1:
-                say(str(tally), options.quiet)
-    return exit_code_of_all(tally.codes)
+                say(str(book), options.quiet)
+    return exit_code_of_all(book.codes)
 
 
 @contextmanager
 def _manifest(options: FileOptions) -> Iterator[Manifest]:
     manifest = Manifest(options, options.manifest if options.on_exists == "skip" else None)
-    begun = False
+    interrupted = False
     try:
         yield manifest
         manifest.finished = True
     except KeyboardInterrupt:
-        begun = True
+        interrupted = True
         raise
     finally:
-        if options.manifest and not options.dry_run and (manifest.files or manifest.finished or begun):
+        if options.manifest and not options.dry_run and (manifest.files or manifest.finished or interrupted):
             manifest.write(options.manifest)
             say(f"wrote {options.manifest}", options.quiet)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """How one file ended, or a part of the work on it.
+    """How one file ended.
 
     Attributes
     ----------
     facts : for JSON and the manifest.
     code : exit code.
-    data : the bytes that came out: of the output, or, where a cluster is yet to work on it, of the input.
+    data : the bytes of the output, if there is one to be written.
     error : what went wrong, in one sentence; `traceback` if it is a bug.
     """
 
@@ -141,26 +123,29 @@ class Finished:
 
 @dataclass
 class _Book:
-    """Enters finished files in everything that counts or reports them."""
+    """How the files of a batch ended: enters them in everything that counts or reports them."""
 
+    total: int
     options: FileOptions
-    tally: Tally
     manifest: Manifest
     advance: Callable[[], None]
+    done: int = 0
+    skipped: int = 0
+    codes: list[int] = field(default_factory=list)
 
     def enter(self, source: Source, end: Finished) -> bool:
         """Note how a file ended; true if the batch is to stop."""
         facts, ok = end.facts, end.code == 0
-        self.tally.codes.append(end.code)
+        self.codes.append(end.code)
         if end.error is not None:
             message = end.error if source.name in end.error else f"{source.name}: {end.error}"
             say(f"pnp: error: {message}")
             say(end.traceback or "", not (self.options.verbose and end.traceback))
             facts = facts | {"error": message}
         elif facts.get("skipped"):
-            self.tally.skipped += 1
+            self.skipped += 1
         elif ok:
-            self.tally.done += 1
+            self.done += 1
         if self.options.json:
             emit(self.options.command, source.name, ok, **facts)
         self.manifest.add(source.name, ok, facts)
@@ -168,6 +153,15 @@ class _Book:
             say(f"time        {facts['seconds']:.2f} s")
         self.advance()
         return self.options.fail_fast and not ok
+
+    def __str__(self) -> str:
+        failed = sum(code != 0 for code in self.codes)
+        left = self.total - len(self.codes)
+        parts = [f"{self.done} of {self.total} files done"]
+        parts += [f"{self.skipped} skipped"] if self.skipped else []
+        parts += [f"{failed} failed"]
+        parts += [f"{left} not done"] if left else []
+        return ", ".join(parts)
 
 
 def reason_of(error: Exception) -> str:
@@ -180,36 +174,38 @@ def reason_of(error: Exception) -> str:
     return f"an unexpected error, please report it ({type(error).__name__}: {detail})"
 
 
-def attempt(do: Callable[..., Finished], *arguments: Any) -> Finished:
+def attempt(do: Callable[..., T], *arguments: Any) -> T | Finished:
     """Call a part of the work on one file; what it raises becomes the end of that file."""
     start = time.perf_counter()
     try:
-        end = do(*arguments)
+        result = do(*arguments)
     except PnpError as error:
         return Finished(code=exit_code(error), error=str(error))
     except BrokenPipeError:
         raise  # whoever read the output is gone
     except Exception as error:  # the other files need not suffer
         return Finished(code=1, error=reason_of(error), traceback=traceback.format_exc())
-    return replace(end, facts={"seconds": round(time.perf_counter() - start, 3)} | end.facts)
+    if not isinstance(result, Finished):
+        return result
+    return replace(result, facts={"seconds": round(time.perf_counter() - start, 3)} | result.facts)
 
 
 def _local(job: Job, options: FileOptions, work: Work) -> Finished:
     """One input from file to file, here."""
     source, target = job
     read = _read(job, options)
-    if read.data is None:
+    if isinstance(read, Finished):
         return read
-    return _deliver(restore_bytes(read.data, source.name, target, options, work), target, options)
+    return _deliver(restore_bytes(read, source.name, target, options, work), target, options)
 
 
-def _read(job: Job, options: FileOptions) -> Finished:
+def _read(job: Job, options: FileOptions) -> bytes | Finished:
     """The bytes of an input, or its end if its output exists and it is to be skipped then."""
     source, target = job
     if target is not None and options.on_exists == "skip" and exists(target) and not is_dir(target):
         say(f"{source.name}: skipped, {target} exists", options.quiet)
         return Finished({"output": str(target), "skipped": True})
-    return Finished(data=source.read_bytes())
+    return source.read_bytes()
 
 
 def restore_bytes(content: bytes, name: str, target: Path | None, options: FileOptions, work: Work) -> Finished:
@@ -268,8 +264,8 @@ def _run_cluster(jobs: Sequence[Job], options: FileOptions, work: Work, book: _B
         def readable() -> Iterator[tuple[Job, bytes]]:
             for job in jobs:
                 read = attempt(_read, job, options)
-                if read.data is not None:
-                    yield job, read.data
+                if isinstance(read, bytes):
+                    yield job, read
                 elif book.enter(job[0], read):
                     return
 
