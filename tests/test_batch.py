@@ -57,6 +57,45 @@ def test_templates(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) 
     assert "{stem}" in result.stderr.decode()
 
 
+@pytest.mark.parametrize(
+    ("output", "form", "words"),
+    [
+        ("o.png", "jpg", "o.png: ends in .png, but --format is jpg; end it in .jpg, or give --format png"),
+        ("o.TIFF", "png", "o.TIFF: ends in .TIFF, but --format is png; end it in .png, or give --format tiff"),
+        ("out/{stem}.png", "jpg", "out/a.png: ends in .png, but --format is jpg"),
+        ("out/{name}", "WEBP", "out/a.png: ends in .png, but --format is WEBP; end it in .webp"),
+    ],
+)
+def test_a_name_of_another_format_is_refused(
+    pnp: Run, folder: Path, small_weights: Path, output: str, form: str, words: str
+) -> None:
+    before = names(folder)
+    result = pnp("denoise", "a.png", "-o", output, "--format", form, *common(small_weights), cwd=folder)
+    assert result.returncode == 2
+    assert f"pnp: error: {words}" in result.stderr.decode()
+    assert names(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("output", "form", "written", "magic"),
+    [
+        ("o.jpeg", "jpg", "o.jpeg", b"\xff\xd8\xff"),
+        ("o.tif", "TIFF", "o.tif", b"II*\0"),
+        ("plain", "png", "plain", b"\x89PNG"),
+        ("photo.v2", "jpg", "photo.v2", b"\xff\xd8\xff"),
+        ("out/{name}.{ext}", "jpg", "out/a.png.jpg", b"\xff\xd8\xff"),
+        ("out/", "jpg", "out/a.jpg", b"\xff\xd8\xff"),
+    ],
+)
+def test_a_format_for_names_that_say_none_or_the_same(
+    pnp: Run, folder: Path, small_weights: Path, output: str, form: str, written: str, magic: bytes
+) -> None:
+    """The name is taken as it was given; the format is the one that was asked for."""
+    result = pnp("denoise", "a.png", "-o", output, "--format", form, *common(small_weights), cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert (folder / written).read_bytes()[: len(magic)] == magic
+
+
 def test_an_output_folder_above_the_inputs(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
     """Only what lies in an output folder below the inputs is left out; and nothing to do is said."""
     assert pnp("denoise", folder, "-o", f"{tmp_path}/", *common(small_weights)).returncode == 0

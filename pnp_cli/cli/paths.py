@@ -248,7 +248,8 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
     Raises
     ------
     UsageError
-        If two outputs are one file, an output would replace an input, or one exists and is to be kept.
+        If two outputs are one file, an output would replace an input, exists and is to be kept, or has the name of
+        another format.
     """
     many = len(sources) > 1 or any(s.root for s in sources)
     jobs = [(source, None if source.problem else target_of(source, options, many)) for source in sources]
@@ -269,6 +270,7 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
     for source, target in jobs:
         if target is None:
             continue
+        _require_one_format(target, options.file_format)
         place = _place(target)
         if place in claimed:
             raise UsageError(
@@ -286,6 +288,16 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
         which = f"{taken[0]} and {len(taken) - 1} more exist" if len(taken) > 1 else f"{taken[0]}: exists"
         raise UsageError(f"{which} already; choose another -o, or --on-exists skip or overwrite")
     return jobs
+
+
+def _require_one_format(target: Path, asked: str | None) -> None:
+    """Refuse a name that says another format than --format; one that says none is left as it is."""
+    named = FORMATS.get(target.suffix.lower())
+    if asked is not None and named is not None and named != FORMATS[f".{asked.lower()}"]:
+        raise UsageError(
+            f"{target}: ends in {target.suffix}, but --format is {asked}; end it in .{asked.lower()}, or give --format "
+            f"{target.suffix[1:].lower()}"
+        )
 
 
 def _place(path: Path) -> str:
