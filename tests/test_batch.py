@@ -126,6 +126,26 @@ def test_collisions_are_found_before_any_work(pnp: Run, folder: Path, tmp_path: 
     assert not out.exists()
 
 
+def test_the_files_of_options_are_checked_alike(pnp: Run, photo_file: Path, tmp_path: Path) -> None:
+    """Every command refuses a picture that is a folder, exists, or is another file that it writes."""
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    before = names(tmp_path)
+    kernel = ("kernel", "--disk", 2, "-o", "k.png", "--picture")
+    ista = ("ista", photo_file, "--disk", 2, "-o", "o.png", "--manifest", "k.png", "--picture")
+    for command, first in ((kernel, "output"), (ista, "manifest")):
+        for picture, words in (
+            ("folder.png", "--picture: folder.png is a folder; give it the name of a file"),
+            ("mine.png", "mine.png: exists already; choose another --picture"),
+            ("link/k.png", f"the {first} and the picture would both be written to link/k.png; rename one"),
+        ):
+            result = pnp(*command, picture, cwd=tmp_path)
+            assert result.returncode == 2
+            assert words in result.stderr.decode()
+    assert names(tmp_path) == before
+
+
 def test_existing_outputs_are_found_before_any_work(
     pnp: Run, folder: Path, tmp_path: Path, small_weights: Path
 ) -> None:

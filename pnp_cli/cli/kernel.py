@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError, UsageError
-from ..files import exists
 from ..images import MAX_PIXELS
 from . import kernel_options as k
 from . import options as o
 from .console import emit, say
-from .paths import require_on_exists
+from .paths import claim, real_places, require_on_exists
 
 if TYPE_CHECKING:
     from ..kernels import Kernel, Properties
@@ -61,7 +60,9 @@ def kernel(
     """
     require_on_exists(on_exists)
     overwrite = on_exists == "overwrite"
-    _check_outputs((output, picture), (kernel, trajectory, image), on_exists != "error")
+    _check_suffixes(output, picture)
+    outputs = {"output": output, "picture": picture}
+    claim(outputs, real_places((kernel, trajectory, image, config)), on_exists != "error")
     choice = k.read_kernel(context, motion, gaussian, disk, kernel, path, trajectory, center)
     if (choice.kernel is None) != (image is not None):
         raise UsageError("give an image together with --motion auto, and only then")
@@ -85,27 +86,21 @@ def kernel(
     if picture:
         k.draw(psf, picture, on_exists, quiet)
     if json:
-        paths = {name: str(target) if target else None for name, target in (("output", output), ("picture", picture))}
+        paths = {name: str(target) if target else None for name, target in outputs.items()}
         emit("kernel", description, True, size=psf.shape, **asdict(facts), notes=choice.notes, **paths)
     elif not quiet:
         _show(psf, description, facts)
 
 
-def _check_outputs(outputs: tuple[Path | None, Path | None], inputs: tuple[Path | None, ...], may_exist: bool) -> None:
-    """Refuse outputs that cannot be written, before any work."""
+def _check_suffixes(output: Path | None, picture: Path | None) -> None:
+    """Refuse files that cannot be written by their names, before any work."""
     from ..images import format_of
     from ..kernel_files import require_suffix
 
-    for target, check in zip(outputs, (require_suffix, format_of), strict=True):
-        if target is None:
-            continue
-        check(target)
-        if any(source and exists(source) and os.path.realpath(source) == os.path.realpath(target) for source in inputs):
-            raise UsageError(f"the output {target} would replace an input; choose another name")
-        if exists(target) and not may_exist:
-            raise UsageError(f"{target}: exists already; choose another name, or --on-exists overwrite")
-    if outputs[0] and outputs[1] and outputs[0].resolve() == outputs[1].resolve():
-        raise UsageError(f"the kernel and its picture would both be written to {outputs[0]}; choose another --picture")
+    if output:
+        require_suffix(output)
+    if picture:
+        format_of(picture)
 
 
 def _show(psf: Kernel, description: str, facts: Properties) -> None:

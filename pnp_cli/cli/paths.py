@@ -6,7 +6,7 @@ import glob
 import os
 import string
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -137,17 +137,6 @@ class FileOptions:
             raise UsageError(f"{self.output} is a file, but there are {len(sources)} inputs; give -o a folder")
         if self.output == "":
             raise UsageError("-o has an empty name; give it a file or a folder")
-        for option, path in self.beside.items():
-            if is_dir(path):
-                raise UsageError(f"--{option}: {path} is a folder; give it the name of a file")
-            if self.on_exists == "error" and exists(path) and not self.dry_run:
-                raise UsageError(f"{path}: exists already; choose another --{option}, or --on-exists overwrite")
-
-    @property
-    def beside(self) -> dict[str, Path]:
-        """The files that are written once and not for every input, by the option that names them."""
-        named = {"manifest": self.manifest, "picture": self.picture}
-        return {option: path for option, path in named.items() if path is not None}
 
     def writes_to_stdout(self, source: Source) -> bool:
         """Whether the result of an input goes to standard output."""
@@ -256,16 +245,9 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
     jobs = _without_outputs(jobs, options)
     if not jobs:
         raise UsageError("the folders hold nothing but what this command has written there; give it other images")
-    kept = {
-        os.path.realpath(p) for p in (*(s.path for s, _ in jobs), *options.protected) if p is not None and exists(p)
-    }
-    claimed: dict[str, str] = {}
-    for option, path in options.beside.items():
-        if _place(path) in claimed:
-            raise UsageError(f"{path}: the {option} would replace {claimed[_place(path)]}; rename one")
-        if os.path.realpath(path) in kept:
-            raise UsageError(f"{path}: the {option} would replace an input; choose another --{option}")
-        claimed[_place(path)] = f"the {option}"
+    kept = real_places((*(source.path for source, _ in jobs), *options.protected))
+    beside = {"manifest": options.manifest, "picture": options.picture}
+    claimed = claim(beside, kept, options.on_exists != "error" or options.dry_run)
     taken = []
     for source, target in jobs:
         if target is None:
@@ -288,6 +270,35 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
         which = f"{taken[0]} and {len(taken) - 1} more exist" if len(taken) > 1 else f"{taken[0]}: exists"
         raise UsageError(f"{which} already; choose another -o, or --on-exists skip or overwrite")
     return jobs
+
+
+def real_places(paths: Iterable[Path | None]) -> set[str]:
+    """Where those of the files are that exist, all links followed."""
+    return {os.path.realpath(path) for path in paths if path is not None and exists(path)}
+
+
+def claim(named: Mapping[str, Path | None], kept: Collection[str], may_exist: bool) -> dict[str, str]:
+    """Check the files that options name and that are written once; returns their places, and what each is called.
+
+    Raises
+    ------
+    UsageError
+        If two of them are one file, or one is a folder, is at a place to be kept, or exists and may not.
+    """
+    claimed: dict[str, str] = {}
+    for option, path in named.items():
+        if path is None:
+            continue
+        if is_dir(path):
+            raise UsageError(f"--{option}: {path} is a folder; give it the name of a file")
+        if _place(path) in claimed:
+            raise UsageError(f"{claimed[_place(path)]} and the {option} would both be written to {path}; rename one")
+        if os.path.realpath(path) in kept:
+            raise UsageError(f"{path}: the {option} would replace an input; choose another --{option}")
+        if exists(path) and not may_exist:
+            raise UsageError(f"{path}: exists already; choose another --{option}, or --on-exists overwrite")
+        claimed[_place(path)] = f"the {option}"
+    return claimed
 
 
 def _require_one_format(target: Path, asked: str | None) -> None:
