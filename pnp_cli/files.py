@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from .errors import InputError
@@ -46,11 +49,45 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder, not a file")
-        return path.read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    hashes = _hashes.get()
+    if hashes is not None and path not in hashes:
+        hashes[path] = hashlib.sha256(data).hexdigest()
+    return data
+
+
+_hashes: ContextVar[dict[Path, str] | None] = ContextVar("hashes", default=None)
+
+
+@contextmanager
+def noting_hashes() -> Iterator[None]:
+    """Note what every file held when it was first read, for `hash_as_read`."""
+    token = _hashes.set({})
+    try:
+        yield
+    finally:
+        _hashes.reset(token)
+
+
+def hash_as_read(path: Path) -> str | None:
+    """SHA-256 of what a file held when it was first read, if it was, inside `noting_hashes` and in this thread."""
+    return (_hashes.get() or {}).get(path)
+
+
+def hash_of(path: str | Path) -> str | None:
+    """SHA-256 of a file of any size, without holding it in memory; None if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    except OSError:
+        return None
+    return digest.hexdigest()
 
 
 def write_bytes(path: str | Path, data: bytes, overwrite: bool = True) -> None:

@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -320,6 +321,65 @@ def test_manifest_reproduces(pnp: Run, folder: Path, tmp_path: Path, small_weigh
     again = pnp("denoise", folder / "a.png", "--manifest", tmp_path / "one.json", *common(small_weights))
     assert again.returncode == 2
     assert "exists already" in again.stderr.decode()
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def feed(pipe: Path, content: bytes, before: Callable[[], object] = lambda: None) -> None:
+    """Put content into a new named pipe, as soon as somebody reads it, and after `before`."""
+    os.mkfifo(pipe)
+
+    def write() -> None:
+        with pipe.open("wb") as stream:
+            before()
+            stream.write(content)
+
+    threading.Thread(target=write, daemon=True).start()
+
+
+def test_the_manifest_says_what_was_read_when_it_was_read(
+    pnp: Run, photo_file: Path, tmp_path: Path, small_weights: Path
+) -> None:
+    """Weights that are replaced while a batch runs are those that were used; and what came from a pipe is named."""
+    own, k = tmp_path / "own.safetensors", tmp_path / "k.npy"
+    own.write_bytes(small_weights.read_bytes())
+    used = sha256(own)
+    np.save(tmp_path / "file.npy", kernels.motion(5, 20))
+    feed(k, (tmp_path / "file.npy").read_bytes())
+    feed(tmp_path / "late.png", photo_file.read_bytes(), lambda: weights.save(own, small_network(scales=(2, 1))))
+    run = ("--kernel", k, "-w", own, "-o", f"{tmp_path}/out/", "--manifest", tmp_path / "run.json", "--max-iter", 2)
+    result = pnp("deblur", photo_file, tmp_path / "late.png", *run, "--reference", photo_file)
+    assert result.returncode == 0, result.stderr
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert {entry["weights_sha256"] for entry in record["files"]} == {used} != {sha256(own)}
+    assert record["read"] == {
+        str(own): used,
+        str(photo_file): sha256(photo_file),
+        str(k): sha256(tmp_path / "file.npy"),
+    }
+
+
+def test_grey_weights_are_named_where_they_were_used_and_never_replaced(
+    pnp: Run, photo: Image, tmp_path: Path, small_weights: Path
+) -> None:
+    own, twin = tmp_path / "own.safetensors", tmp_path / "own-grey.safetensors"
+    own.write_bytes(small_weights.read_bytes())
+    weights.save(twin, small_network(scales=(2, 1)))
+    write_image(photo, tmp_path / "colour.png")
+    write_image(photo.with_pixels(photo.pixels[:, :, :1]), tmp_path / "grey.png")
+    for name, read in (("colour", {own}), ("grey", {own, twin})):
+        manifest = tmp_path / f"{name}.json"
+        result = pnp("denoise", tmp_path / f"{name}.png", "-s", 10, "-w", own, "--manifest", manifest)
+        assert result.returncode == 0, result.stderr
+        assert json.loads(manifest.read_text())["read"] == {str(path): sha256(path) for path in read}
+    before = twin.read_bytes()
+    for output in (("-o", twin, "--format", "png"), ("-o", tmp_path / "o.png", "--manifest", twin)):
+        result = pnp("denoise", tmp_path / "colour.png", "-s", 10, "-w", own, *output, "--on-exists", "overwrite")
+        assert result.returncode == 2
+        assert "would replace an input" in result.stderr.decode()
+    assert twin.read_bytes() == before
 
 
 def test_configuration_file(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from ..allocation import tune_allocation
 from ..errors import PnpError
+from ..files import noting_hashes
 from . import blur, certify, deblur, denoise, ista, kernel, psnr, train
 from .batch import exit_code, reason_of
 from .interruption import stop_cleanly
@@ -76,7 +77,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal without Greek letters is no reason to fail
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # of damaged files; one sentence of ours is enough
     try:
-        app(args=complete_auto(sys.argv[1:]))
+        with noting_hashes():
+            app(args=complete_auto(sys.argv[1:]))
     except PnpError as error:
         print(f"pnp: error: {error}", file=sys.stderr)
         sys.exit(exit_code(error))

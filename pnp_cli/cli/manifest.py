@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..files import is_file, read_bytes, write_bytes
+from ..files import hash_as_read, read_bytes, write_bytes
 from .console import SCHEMA, finite
 from .paths import FileOptions
 
@@ -54,7 +53,7 @@ class Manifest:
             "command": self.options.command,
             "arguments": sys.argv[1:],
             "options": {name: _plain(value) for name, value in self.options.parameters.items() if name != "inputs"},
-            "read": {str(p): hashlib.sha256(read_bytes(p)).hexdigest() for p in self.options.protected if is_file(p)},
+            "read": {str(path): held for path in self.options.protected if (held := hash_as_read(path))},
             "folder": str(Path.cwd()),
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
             "finished": self.finished,

@@ -101,7 +101,7 @@ class FileOptions:
     verbose: bool = False
     config: Path | None = None
     protected: tuple[Path, ...] = ()
-    """Files besides the inputs that are read, and that an output must not replace."""
+    """Files besides the inputs that are read, or may be, and that an output must not replace."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """Every option of the command, those of a configuration file and defaults included."""
 
