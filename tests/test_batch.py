@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,10 @@ def folder(tmp_path: Path, photo: Image) -> Path:
 
 def common(small_weights: Path) -> tuple[object, ...]:
     return ("-w", small_weights, "-s", 10)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def names(folder: Path) -> list[str]:
@@ -239,6 +244,103 @@ def test_a_resumed_manifest_keeps_the_first_entries(
     assert {entry["output_sha256"] for entry in after.values()} == {entry["output_sha256"] for entry in before.values()}
 
 
+def entries(manifest: Path) -> list[dict[str, Any]]:
+    return json.loads(manifest.read_text())["files"]
+
+
+def test_a_resumed_manifest_keeps_what_the_run_does_not_touch(
+    pnp: Run, folder: Path, tmp_path: Path, small_weights: Path
+) -> None:
+    """Entries go by input and output, those of other files stay in front, and what failed before is replaced."""
+    manifest = tmp_path / "run.json"
+    (folder / "broken.png").write_bytes(b"nothing")
+    run = ("denoise", *common(small_weights), "--manifest", manifest, "--on-exists", "skip")
+    assert pnp(*run, folder, "-o", f"{tmp_path}/one/").returncode == 1
+    first = entries(manifest)
+    assert [Path(entry["input"]).name for entry in first] == ["a.png", "b.tif", "broken.png"]
+    for name in ("a.png", "broken.png"):
+        write_image(read_image(folder / "sub/c.png"), tmp_path / "two" / name)
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes())
+    result = pnp(*run, folder / "broken.png", folder / "a.png", "-o", f"{tmp_path}/two/")
+    assert "0 of 2 files done, 2 skipped" in result.stderr.decode()
+    second = entries(manifest)
+    assert [entry["output"] for entry in second] == [
+        *(f"{tmp_path}/one/{name}" for name in ("a.png", "b.tif")),
+        *(f"{tmp_path}/two/{name}" for name in ("broken.png", "a.png")),
+    ]
+    assert second[1] == first[1] | {"run": {"options": {"output": f"{tmp_path}/one/"}}}
+    assert [set(entry) for entry in second[2:]] == [{"input", "ok", "seconds", "output", "skipped"}] * 2
+    (tmp_path / "one/b.tif").unlink()
+    assert pnp(*run, folder, "-o", f"{tmp_path}/one/").returncode == 0
+    third = entries(manifest)
+    assert third[:2] == [entry | {"run": {"options": {"output": f"{tmp_path}/two/"}}} for entry in second[2:]]
+    assert third[2] == first[0], "as if it had been made by this run"
+    assert [sha256(Path(entry["output"])) for entry in third[2:]] == [entry["output_sha256"] for entry in third[2:]]
+    assert pnp(*run, folder / "sub/c.png", "-o", f"{tmp_path}/one/b.tif", "--on-exists", "overwrite").returncode == 0
+    assert len(entries(manifest)) == 1, "a new record, since nothing is resumed"
+
+
+def test_a_resumed_manifest_forgets_what_is_not_there_any_more(
+    pnp: Run, folder: Path, tmp_path: Path, small_weights: Path
+) -> None:
+    """An output that somebody changed is not what the earlier entry made, and one made anew is of its new input."""
+    manifest, out = tmp_path / "run.json", tmp_path / "out"
+    run = ("denoise", *common(small_weights), "--manifest", manifest, "--on-exists", "skip")
+    assert pnp(*run, folder, "-o", f"{out}/").returncode == 0
+    first = entries(manifest)
+    write_image(read_image(folder / "sub/c.png"), out / "a.png")
+    (out / "b.tif").unlink()
+    assert pnp(*run, folder / "a.png", folder / "b.tif", "-o", f"{out}/{{stem}}.{{ext}}").returncode == 0
+    changed, made = entries(manifest)
+    assert "output_sha256" not in changed
+    assert made["output_sha256"] == first[1]["output_sha256"]
+    (out / "b.tif").unlink()
+    assert pnp(*run, folder / "sub/c.png", "-o", out / "b.tif").returncode == 0
+    assert [Path(entry["input"]).name for entry in entries(manifest)] == ["a.png", "c.png"]
+
+
+def test_a_resumed_manifest_says_what_was_different_then(
+    pnp: Run, folder: Path, tmp_path: Path, small_weights: Path
+) -> None:
+    """Weights replaced meanwhile, and another working folder: names and hashes are those of the run that made it."""
+    own, manifest = tmp_path / "own.safetensors", tmp_path / "run.json"
+    own.write_bytes(small_weights.read_bytes())
+    run = ("denoise", "-s", 10, "-w", own, "--manifest", manifest, "--on-exists", "skip")
+    assert pnp(*run, "a.png", "b.tif", "-o", "out/", cwd=folder).returncode == 0
+    first = entries(manifest)
+    used = sha256(own)
+    weights.save(own, small_network(scales=(2, 1)))
+    sub = folder / "sub"
+    there = pnp(*run, "c.png", "../a.png", "-o", "../out/", cwd=sub)
+    assert "1 of 2 files done, 1 skipped" in there.stderr.decode()
+    record = json.loads(manifest.read_text())
+    then = {"options": {"output": "out/"}, "read": {str(own): used}, "folder": str(folder)}
+    assert record["files"][0] == first[1] | {"run": then}
+    assert record["files"][2] == first[0] | {"run": then}, "skipped, and still what the first run made"
+    assert (record["read"], record["folder"]) == ({str(own): sha256(own)}, str(sub))
+    assert pnp(*run, "a.png", "b.tif", "-o", "out/", cwd=folder).returncode == 0
+    then = {"options": {"output": "../out/"}, "folder": str(sub)}
+    assert [entry.get("run") for entry in entries(manifest)] == [then, *[{"read": {str(own): used}}] * 2]
+
+
+def test_what_cannot_be_resumed_is_refused(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:
+    manifest = tmp_path / "run.json"
+    run = (folder / "a.png", "-o", tmp_path / "o.png", "--manifest", manifest, "--on-exists", "skip")
+    assert pnp("blur", "--disk", 1, *run).returncode == 0
+    record = json.loads(manifest.read_text())
+    for content, words in (
+        (json.dumps(record), "is a manifest of pnp blur; choose another --manifest"),
+        (json.dumps(record | {"command": "denoise", "files": [3]}), "not a manifest"),
+        ("[]", "not a manifest"),
+        ("{", "not a manifest"),
+    ):
+        manifest.write_text(content)
+        result = pnp("denoise", *common(small_weights), *run)
+        assert result.returncode == 2
+        assert words in result.stderr.decode()
+        assert manifest.read_text() == content
+
+
 def test_output_names() -> None:
     options = FileOptions("denoise", "denoised")
     assert target_of(Source(Path("x/photo.jpg")), options, False) == Path("x/photo.denoised.png")
@@ -321,10 +423,6 @@ def test_manifest_reproduces(pnp: Run, folder: Path, tmp_path: Path, small_weigh
     again = pnp("denoise", folder / "a.png", "--manifest", tmp_path / "one.json", *common(small_weights))
     assert again.returncode == 2
     assert "exists already" in again.stderr.decode()
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def feed(pipe: Path, content: bytes, before: Callable[[], object] = lambda: None) -> None:

@@ -27,7 +27,7 @@ from ..images import (
 )
 from .console import emit, file_progress, require_stdout, say
 from .manifest import Manifest
-from .paths import DEPTHS, FileOptions, Job, Source, find_jobs, find_sources
+from .paths import DEPTHS, FileOptions, Job, find_jobs, find_sources
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
                 _run_cluster(jobs, options, work, book)
             else:
                 for job in jobs:
-                    if book.enter(job[0], attempt(_local, job, options, work)):
+                    if book.enter(job, attempt(_local, job, options, work)):
                         break
         finally:
             if len(jobs) > 1:
@@ -88,7 +88,8 @@ def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
 
 @contextmanager
 def _manifest(options: FileOptions) -> Iterator[Manifest]:
-    manifest = Manifest(options, options.manifest if options.on_exists == "skip" else None)
+    resumes = options.on_exists == "skip" and not options.dry_run
+    manifest = Manifest(options, options.manifest if resumes else None)
     interrupted = False
     try:
         yield manifest
@@ -133,9 +134,9 @@ class _Book:
     skipped: int = 0
     codes: list[int] = field(default_factory=list)
 
-    def enter(self, source: Source, end: Finished) -> bool:
+    def enter(self, job: Job, end: Finished) -> bool:
         """Note how a file ended; true if the batch is to stop."""
-        facts, ok = end.facts, end.code == 0
+        (source, target), facts, ok = job, end.facts, end.code == 0
         self.codes.append(end.code)
         if end.error is not None:
             message = end.error if source.name in end.error else f"{source.name}: {end.error}"
@@ -148,7 +149,7 @@ class _Book:
             self.done += 1
         if self.options.json:
             emit(self.options.command, source.name, ok, **facts)
-        self.manifest.add(source.name, ok, facts)
+        self.manifest.add(source, target, ok, facts)
         if self.options.verbose and "seconds" in facts:
             say(f"time        {facts['seconds']:.2f} s")
         self.advance()
@@ -266,11 +267,11 @@ def _run_cluster(jobs: Sequence[Job], options: FileOptions, work: Work, book: _B
                 read = attempt(_read, job, options)
                 if isinstance(read, bytes):
                     yield job, read
-                elif book.enter(job[0], read):
+                elif book.enter(job, read):
                     return
 
-        for (source, target), end, messages in cluster.run(readable()):
+        for job, end, messages in cluster.run(readable()):
             for line in messages:
                 say(line)
-            if book.enter(source, end if end.error else attempt(_deliver, end, target, options)):
+            if book.enter(job, end if end.error else attempt(_deliver, end, job[1], options)):
                 return

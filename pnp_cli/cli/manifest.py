@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -10,34 +11,49 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..files import hash_as_read, read_bytes, write_bytes
+from ..files import hash_as_read, hash_of, is_file, read_bytes, write_bytes
 from .console import SCHEMA, finite
-from .paths import FileOptions
+from .paths import FileOptions, Source
 
 PACKAGES = ("pnp-cli", "torch", "numpy", "scipy", "pillow", "scikit-image", "tifffile", "imagecodecs")
+
+RUN = ("options", "read", "folder", "versions", "machine")
+"""What holds for all the files of a run."""
+
+Entry = dict[str, Any]
+
+Key = tuple[str, str | None]
+"""Where an input and its output are; without an output where none was written, or to standard output."""
 
 
 class Manifest:
     """Versions, the command line, and one entry per input, with the hashes of what was read and written."""
 
     def __init__(self, options: FileOptions, earlier: Path | None = None) -> None:
-        """`earlier` is the manifest of a run that this one resumes; entries of files that are skipped are kept."""
-        self.options = options
-        self.files: list[dict[str, Any]] = []
-        self.finished = False
-        self._earlier: dict[str, dict[str, Any]] = {}
-        if earlier is not None and earlier.is_file():
-            try:
-                entries = json.loads(read_bytes(earlier))["files"]
-                self._earlier = {entry["input"]: entry for entry in entries if entry["ok"]}
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise UsageError(f"{earlier}: not a manifest of pnp; choose another --manifest") from error
+        """`earlier` is the manifest of a run that this one resumes: its entries are kept, but for files done anew.
 
-    def add(self, source: str, ok: bool, facts: dict[str, Any]) -> None:
-        """Note how one input ended."""
-        entry = {"input": source, "ok": ok} | facts
-        if facts.get("skipped"):
-            entry = self._earlier.get(source, entry)
+        What was different in the run that an entry is from is told by its "run".
+        """
+        self.options = options
+        self.files: list[Entry] = []
+        self.finished = False
+        self._folder = os.getcwd()
+        self._earlier: dict[Key, Entry] = {}
+        self._written: set[str | None] = set()
+        if earlier is not None and is_file(earlier):
+            self._earlier = _read_entries(earlier, options.command)
+
+    def add(self, source: Source, target: Path | None, ok: bool, facts: dict[str, Any]) -> None:
+        """Note how one input ended; of a skipped one the earlier entry, if the output is still what that one made."""
+        entry = {"input": source.name, "ok": ok} | facts
+        place, output = key = _key(self._folder, source.name, target)
+        self._earlier.pop((place, None), None)  # a failure, made good or repeated
+        earlier = self._earlier.pop(key, {})
+        made = earlier.get("output_sha256")
+        if facts.get("skipped") and made and target and made == hash_of(target):
+            entry = earlier
+        if target and "output_sha256" in facts:
+            self._written.add(output)
         self.files.append(entry)
 
     def write(self, path: Path) -> None:
@@ -48,19 +64,61 @@ class Manifest:
         InputError
             If the file cannot be written.
         """
-        record = {
-            "schema": SCHEMA,
-            "command": self.options.command,
-            "arguments": sys.argv[1:],
+        run = {
             "options": {name: _plain(value) for name, value in self.options.parameters.items() if name != "inputs"},
             "read": {str(path): held for path in self.options.protected if (held := hash_as_read(path))},
-            "folder": str(Path.cwd()),
+            "folder": self._folder,
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-            "finished": self.finished,
             "machine": f"{platform.system()} {platform.machine()}",
-            "files": self.files,
         }
+        earlier = [entry for (_, output), entry in self._earlier.items() if output not in self._written]
+        now = json.loads(json.dumps(finite(run)))
+        head = {"schema": SCHEMA, "command": self.options.command, "arguments": sys.argv[1:]}
+        files = [_as_seen_from(now, entry) for entry in (*earlier, *self.files)]
+        record = head | run | {"finished": self.finished, "files": files}
         write_bytes(path, (json.dumps(finite(record), indent=1) + "\n").encode())
+
+
+def _read_entries(path: Path, command: str) -> dict[Key, Entry]:
+    """The entries of an earlier manifest, each with all of its "run".
+
+    Raises
+    ------
+    UsageError
+        If it is no manifest, or that of another command.
+    """
+    entries: dict[Key, Entry] = {}
+    try:
+        record = json.loads(read_bytes(path))
+        if record["command"] != command:
+            raise UsageError(f"{path}: is a manifest of pnp {record['command']}; choose another --manifest")
+        for entry in record["files"]:
+            run = {name: record[name] for name in RUN}
+            for name, value in entry.get("run", {}).items():
+                run[name] = run[name] | value if isinstance(value, dict) else value
+            entries[_key(run["folder"], entry["input"], entry.get("output"))] = entry | {"run": run}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{path}: not a manifest of pnp; choose another --manifest") from error
+    return entries
+
+
+def _as_seen_from(now: dict[str, Any], entry: Entry) -> Entry:
+    """An entry with as much of its "run" as was different then."""
+    run = _difference(entry.get("run", {}), now)
+    return {name: value for name, value in entry.items() if name != "run"} | ({"run": run} if run else {})
+
+
+def _difference(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _difference(value, now[name]) if isinstance(value, dict) and isinstance(now.get(name), dict) else value
+        for name, value in then.items()
+        if name not in now or value != now[name]
+    }
+
+
+def _key(folder: str, source: str, output: str | Path | None) -> Key:
+    place = os.path.abspath(os.path.join(folder, source))
+    return place, None if output is None else os.path.abspath(os.path.join(folder, output))
 
 
 def _plain(value: Any) -> Any:
