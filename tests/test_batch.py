@@ -573,13 +573,15 @@ def test_cluster_of_grey_images_resumes(pnp: Run, photo: Image, tmp_path: Path, 
     for name in ("a", "b"):
         write_image(photo.with_pixels(photo.pixels[:, :, :1]), tmp_path / f"in/{name}.png")
     run = ("denoise", "in", "-s", 10, "-w", "own.safetensors", "--json")
-    there = (*run, "-o", "there/", "--scheduler", cluster[0])
+    there = (*run, "-o", "there/", "--scheduler", cluster[0], "--manifest", "run.json")
     here = pnp(*run, "-o", "here/", cwd=tmp_path)  # below a folder that is not that of the workers
     first = pnp(*there, cwd=tmp_path)
     assert here.returncode == first.returncode == 0, first.stderr
     used = [{f["input"]: f["weights_sha256"] for f in map(json.loads, r.stdout.splitlines())} for r in (here, first)]
     assert used[0] == used[1]
-    assert len(set(used[0].values())) == 2
+    read = {f"{name}.safetensors": sha256(tmp_path / f"{name}.safetensors") for name in ("own", "own-grey")}
+    assert set(used[0].values()) == set(read.values())
+    assert json.loads((tmp_path / "run.json").read_text())["read"] == read
     (tmp_path / "there/b.png").unlink()
     (tmp_path / "there/a.png").write_bytes(b"kept")
     (tmp_path / "in/broken.png").write_bytes(b"nothing")
@@ -589,6 +591,9 @@ def test_cluster_of_grey_images_resumes(pnp: Run, photo: Image, tmp_path: Path, 
     assert (tmp_path / "there/a.png").read_bytes() == b"kept"
     a, b = (read_image(tmp_path / place / "b.png").pixels for place in ("here", "there"))
     np.testing.assert_allclose(a, b, atol=1.01 / 255)
+    hashes = {entry["input"]: entry.get("output_sha256") for entry in entries(tmp_path / "run.json")}
+    same = {f"in/{name}.png": sha256(tmp_path / f"there/{name}.png") for name in ("colour", "b")}
+    assert hashes == same | {"in/a.png": None, "in/broken.png": None}
 
 
 def test_the_files_of_a_killed_worker_are_done_by_another(
