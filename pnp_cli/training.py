@@ -48,26 +48,61 @@ VALIDATION_SIGMAS = (5, 15, 25, 50)
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that determines a run besides the data. Noise levels on the [0, 1] scale."""
+    """Everything that determines a run besides the data; `steps` or `time_budget` must be given.
+
+    Attributes
+    ----------
+    sigma : range of the noise levels, [0, 1] scale, 0 ≤ low ≤ high; every crop has its own, uniform in it.
+    steps : number of training steps, ≥ 1; None for no limit.
+    time_budget : seconds of training, > 0; None for no limit. The cosine schedule ends with whichever of `steps` and
+        this comes first.
+    batch : crops per step and worker, ≥ 1.
+    crop : side of the crops in pixels, ≥ 1.
+    learning_rate : at the start, > 0; see `optimiser`.
+    final_rate : learning rate at the end, as a fraction of `learning_rate`, in [0, 1].
+    warm_up : steps over which the learning rate rises linearly at the start, ≥ 1; at most a tenth of `steps`.
+    clip : largest norm of the gradient, relative to a running mean of its norm times 4, ≥ 0; 0 switches it off.
+    grey : share of the crops that a network of colour images sees as it sees grey images, in [0, 1].
+    seed : of the weights at the start, the crops and the noise; an integer of 63 bits and a sign.
+
+    Raises
+    ------
+    UsageError
+        If the training would have no end, or a value makes no sense.
+    """
 
     sigma: tuple[float, float] = (0.0, 55 / 255)
     steps: int | None = None
     time_budget: float | None = None
-    """Seconds of training; the cosine schedule ends with whichever of `steps` and this comes first."""
     batch: int = 10
-    """Crops per step and worker."""
     crop: int = 64
     learning_rate: float = 0.06
-    """At the start; see `optimiser`."""
     final_rate: float = 0.02
-    """Learning rate at the end, as a fraction of `learning_rate`."""
     warm_up: int = 200
-    """Steps over which the learning rate rises linearly at the start, ≥ 1; at most a tenth of `steps`."""
     clip: float = 1.0
-    """Largest norm of the gradient, relative to a running mean of its norm times 4; 0 switches it off."""
     grey: float = 0.0
-    """Share of the crops that a network of colour images sees as it sees grey images, in [0, 1]."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.time_budget is None:
+            raise UsageError("a training must have an end; give it a number of steps, a time budget, or both")
+        low, high = self.sigma
+        if not 0 <= low <= high <= 1 or high == 0:
+            raise UsageError(f"the noise levels of a training must be a range in [0, 1], not {low:g} to {high:g}")
+        for name in ("steps", "batch", "crop", "warm_up"):
+            self._require(name, "at least 1", lambda value: value >= 1)
+        for name in ("time_budget", "learning_rate"):
+            self._require(name, "a positive number", lambda value: 0 < value < math.inf)
+        for name in ("final_rate", "grey"):
+            self._require(name, "in [0, 1]", lambda value: 0 <= value <= 1)
+        self._require("clip", "a number of at least 0", lambda value: 0 <= value < math.inf)
+        self._require("seed", "an integer of 64 bits", lambda value: -(2**63) <= value < 2**63)
+
+    def _require(self, name: str, words: str, holds: Callable[[float], bool]) -> None:
+        """Refuse a value that is given and makes no sense."""
+        value = getattr(self, name)
+        if value is not None and not holds(value):
+            raise UsageError(f"the {name.replace('_', ' ')} of a training must be {words}, not {value:g}")
 
 
 @dataclass(frozen=True)
@@ -182,8 +217,15 @@ def validate(
 
     `restore` takes (1, C, H, W) and the level on the [0, 1] scale: a network or its `estimate`. Images are uint8
     tensors (C, H, W). The noise of image i at each level comes from seed + i, so that every call sees the same
-    noise.
+    noise. The result is by noise level, on the 0-255 scale as given.
+
+    Raises
+    ------
+    UsageError
+        If there are no images.
     """
+    if not images:
+        raise UsageError("a validation needs at least one image")
     result = {}
     for sigma in sigmas:
         total = 0.0

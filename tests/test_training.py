@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,6 +104,39 @@ def test_export_is_the_trained_network(pictures: list[Tensor]) -> None:
         torch.testing.assert_close(plain(x, 0.1), trainer.network(x, 0.1), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"steps": None, "time_budget": 0.0}, "time budget"),
+        ({"steps": None, "time_budget": math.inf}, "time budget"),
+        ({"sigma": (0.2, 0.1)}, "noise levels"),
+        ({"sigma": (0.0, 55.0)}, "noise levels"),
+        ({"sigma": (0.0, 0.0)}, "noise levels"),
+        ({"batch": 0}, "batch"),
+        ({"crop": 0}, "crop"),
+        ({"learning_rate": 0.0}, "learning rate"),
+        ({"learning_rate": math.nan}, "learning rate"),
+        ({"final_rate": 1.5}, "final rate"),
+        ({"warm_up": 0}, "warm up"),
+        ({"clip": -1.0}, "clip"),
+        ({"grey": 1.5}, "grey"),
+        ({"seed": 2**63}, "seed"),
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        TrainingConfig(**{"steps": 1, **fields})
+
+
+def test_a_training_without_an_end() -> None:
+    """Neither steps nor seconds, as by default, would go on forever at the first learning rate."""
+    with pytest.raises(UsageError, match="must have an end"):
+        TrainingConfig()
+    assert TrainingConfig(time_budget=1.0).steps is None
+
+
 def test_a_training_starts_from_trained_weights(pictures: list[Tensor]) -> None:
     first = Trainer(HUBER, pictures, CONFIG)
     parameters_after(first)
@@ -149,6 +183,8 @@ def test_validation_is_repeatable_and_takes_grey_levels_apart(pictures: list[Ten
     assert first == validate(network, pictures, sigmas=(5, 50))
     assert first[5] > first[50]
     assert set(validate(network, pictures, sigmas=(2.3, 2.7))) == {2.3, 2.7}
+    with pytest.raises(UsageError, match="at least one image"):
+        validate(network, [])
 
 
 def test_checkpoints_of_something_else(tmp_path: Path, pictures: list[Tensor]) -> None:
