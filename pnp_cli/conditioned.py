@@ -219,15 +219,10 @@ class ConditionedNetwork(Denoiser):
         return Conditioned(self, self.guide(seen, estimate, level), reference.shape)
 
     def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Second pass: condition on the image itself, then denoise it. Not known to be nonexpansive.
-
-        In training every second image of a batch is conditioned as if it held no noise, as iterates of an inverse
-        problem do not.
-        """
+        """Second pass: condition on the image itself, then denoise it. Not known to be nonexpansive."""
         if nothing_to_remove(sigma):
             return x
-        noisy = torch.arange(len(x), device=x.device) % 2 == 0 if self.training else True
-        return self.condition(x, sigma, noisy)(x, sigma)
+        return self.condition(x, sigma)(x, sigma)
 
 
 class Conditioned(Denoiser):

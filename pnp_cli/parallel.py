@@ -16,12 +16,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .denoisers import Denoiser
-
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes of a training run; the default is one process alone."""
+    """The processes of a training run; the default is one process alone.
+
+    Attributes
+    ----------
+    rank : number of this process, from 0; that of rank 0 leads.
+    count : number of processes.
+    device : where this process computes, and what it exchanges with the others lies.
+    """
 
     rank: int = 0
     count: int = 1
@@ -48,15 +53,12 @@ class Workers:
         dist.all_reduce(shared, dist.ReduceOp.MAX)
         return bool(shared > 0)
 
-    def share(self, network: Denoiser) -> nn.Module:
-        """A module that restores like `network.estimate` and averages the gradients of all workers.
+    def share(self, module: nn.Module) -> nn.Module:
+        """A module that computes the same and averages the gradients of all workers.
 
         Its buffers are equal on all workers; that they are sent around is the default, whose switch is deprecated.
         """
-        module = _Estimate(network)
-        if self.count == 1:
-            return module
-        return DistributedDataParallel(module)
+        return module if self.count == 1 else DistributedDataParallel(module)
 
 
 @contextmanager
@@ -76,14 +78,3 @@ def joined(rank: int, count: int, device: torch.device) -> Iterator[Workers]:
             # gloo's threads need the interpreter's lock to drop the tensors of the last exchange. If the interpreter
             # shuts down first, they abort the process; this lets them have the lock.
             time.sleep(0.5)
-
-
-class _Estimate(nn.Module):
-    """What is trained: the best estimate of a network."""
-
-    def __init__(self, network: Denoiser) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self.network.estimate(x, sigma)

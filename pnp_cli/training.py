@@ -205,6 +205,22 @@ def export(network: Denoiser) -> Denoiser:
 # --------------------------------------------------------------------------------------- training
 
 
+class SecondPass(nn.Module):
+    """What is trained: the network for the image itself as its reference; a network without one, as it stands.
+
+    In use the reference holds the noise of the image, when denoising, or none, as the iterates of an inverse problem
+    do; the same weights have to serve both.
+    """
+
+    def __init__(self, network: Denoiser) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, sigma: Tensor, noisy: Tensor) -> Tensor:
+        """Restore `x` (B, C, H, W) at noise levels (B,); `noisy` (B,) says which references count as such."""
+        return self.network.condition(x, sigma, noisy)(x, sigma)
+
+
 @torch.no_grad()
 def validate(
     restore: Callable[[Tensor, float], Tensor],
@@ -277,7 +293,7 @@ class Trainer:
                 self.network.plain.requires_grad_(False)
             constrain(self.network)
         self.network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.restore = self.workers.share(self.network)
+        self.restore = self.workers.share(SecondPass(self.network))
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimiser = Optimiser(self.trained)
         self.crops = RandomCrops(images, config.crop, self.generator, self.network.image_channels)
@@ -318,10 +334,10 @@ class Trainer:
         return c.learning_rate * warm_up * (c.final_rate + (1 - c.final_rate) * cosine)
 
     def _train_step(self, rate: float) -> float:
-        clean, noisy, sigma = self._batch()
+        clean, noisy, sigma, noisy_reference = self._batch()
         mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
         with mixed, parametrize.cached():
-            restored = self.restore(noisy, sigma)
+            restored = self.restore(noisy, sigma, noisy_reference)
         # The squared error grows with σ; the weight makes every noise level count about equally.
         error = (restored.float() - clean).square().mean((1, 2, 3))
         loss = (error / (sigma + 2 / 255)).mean()
@@ -331,8 +347,11 @@ class Trainer:
         self.optimiser.step(rate)
         return float(loss.detach())
 
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """This worker's clean and noisy crops (B, C, size, size) and their noise levels (B,)."""
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """This worker's clean and noisy crops (B, C, size, size), their noise levels and the kind of reference (B,).
+
+        Every second crop is a reference that counts as noisy; see `SecondPass`.
+        """
         c = self.config
         total = c.batch * self.workers.count
         uniform = functools.partial(torch.rand, generator=self.generator, device=self.device)
@@ -345,8 +364,11 @@ class Trainer:
             centre = self.network.centre
             clean = torch.where(grey, grey_to_colour(luma(clean) - centre) + centre, clean)
             noise = torch.where(grey, grey_to_colour(colour_to_grey(noise)), noise)
-        clean, noisy, sigma = (self.workers.part(t) for t in (clean, clean + noise, sigma))
-        return clean, noisy.contiguous(memory_format=torch.channels_last), sigma
+        noisy_reference = torch.arange(total, device=self.device) % 2 == 0
+        clean, noisy, sigma, noisy_reference = (
+            self.workers.part(t) for t in (clean, clean + noise, sigma, noisy_reference)
+        )
+        return clean, noisy.contiguous(memory_format=torch.channels_last), sigma, noisy_reference
 
     def _clip_gradient(self) -> None:
         """Clip to four times a running mean of the norm: only outliers are shortened."""
