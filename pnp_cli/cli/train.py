@@ -8,10 +8,10 @@ import signal
 import sys
 import time
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,9 +21,19 @@ from .console import progress, say
 from .interruption import STOPPING
 
 if TYPE_CHECKING:
-    from ..training import TrainingRecord
+    import torch
+    from torch import Tensor
+
+    from ..denoisers import Denoiser, EulerNetwork
+    from ..training import Trainer, TrainingRecord
 
 DEFAULT_STEPS = 10_000
+LEARNING_RATES = {"conditioned": 0.02, "dncnn": 0.02}
+"""Learning rates at the start of the presets that do not take the default one."""
+
+PLAIN = "huber"
+"""The shipped plain network in a conditioned one."""
+
 LOG_EVERY = 100
 
 LAUNCHER = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
@@ -114,28 +124,77 @@ def train_denoiser(
 
     Example: pnp train-denoiser photos/ -o mine.safetensors --val more/ --time-budget 60
     """
-    import torch
-
-    from ..conditioned import ConditionedArchitecture
-    from ..data import bundled_images, load_folders, to_grey
-    from ..denoisers import EulerNetwork
-    from ..devices import choose_device, describe_device
+    from ..data import bundled_images, load_folders
     from ..parallel import joined
     from ..presets import PRESETS
     from ..report import certificate_line
-    from ..training import Trainer, TrainingConfig, export, validate
-    from ..weights import load, save
+    from ..training import Trainer, TrainingConfig
+    from ..weights import save
+
+    _check_architecture(preset, plain, start, grey)
+    files = _Files.of(output)
+    _check_numbers(sigma, crop, learning_rate, time_budget)
+    rank, count, place = _this_process(device)
+    quiet = quiet or rank > 0
+    if rank == 0:
+        files.require_new(resume)
+
+    images = load_folders(data) if data else bundled_images()
+    validation = _Validation.of(val, val_limit, validate_every)
+    config = TrainingConfig(
+        sigma=(sigma[0] / 255, sigma[1] / 255),
+        steps=steps if steps or time_budget else DEFAULT_STEPS,
+        time_budget=60 * time_budget if time_budget else None,
+        batch=batch,
+        crop=crop,
+        learning_rate=learning_rate or LEARNING_RATES.get(preset, TrainingConfig.learning_rate),
+        grey=grey,
+        seed=seed,
+    )
+    earlier, around = _starting_networks(preset, start, plain)
+    workers = context.with_resource(joined(rank, count, place))
+    trainer = Trainer(PRESETS[preset], images, config, place, around, workers, earlier)
+    if resume and files.checkpoint.exists() and not _resume(trainer, files, quiet):
+        return
+    _introduce(trainer, preset, len(images), quiet)
+    del images  # the trainer has its own copy
+    if rank > 0:
+        _follow(trainer)
+        return
+    network, scores = _lead(trainer, files, validation, checkpoint_every, preset, quiet)
+    facts = _facts(trainer, preset, data or [], sigma, scores)
+    if start:
+        facts["start"] = start
+    elif around:
+        facts["plain"] = plain or PLAIN
+    certificate = save(output, network, facts, averaged=preset != "dncnn")
+    say(f"wrote {output} ({certificate_line(certificate)}), log {files.log}", quiet)
+
+
+# -------------------------------------------------------------------------------- before any work
+
+
+def _check_architecture(preset: str, plain: str | None, start: str | None, grey: float) -> None:
+    from ..presets import PRESETS
 
     if preset not in PRESETS:
         raise UsageError(f"unknown --preset '{preset}'; use one of {', '.join(PRESETS)}")
-    architecture = PRESETS[preset]
-    conditioned = isinstance(architecture, ConditionedArchitecture)
-    if plain and (start or not conditioned):
+    if plain and (start or not _is_conditioned(preset)):
         raise UsageError("--plain belongs to the conditioned presets without --start; leave it out")
-    if grey and architecture == PRESETS["huber-grey"]:
+    if grey and PRESETS[preset] == PRESETS["huber-grey"]:
         raise UsageError("--grey is a share of colour crops, and this preset is for grey images; leave it out")
-    if output.suffix != ".safetensors":
-        raise UsageError(f"{output}: a weight file must end in .safetensors")
+
+
+def _is_conditioned(preset: str) -> bool:
+    from ..conditioned import ConditionedArchitecture
+    from ..presets import PRESETS
+
+    return isinstance(PRESETS[preset], ConditionedArchitecture)
+
+
+def _check_numbers(
+    sigma: tuple[float, float], crop: int, learning_rate: float | None, time_budget: float | None
+) -> None:
     if not 0 <= sigma[0] <= sigma[1] <= 255 or sigma[1] == 0:
         raise UsageError(f"--sigma needs 0 <= LO <= HI <= 255 and HI > 0, not {sigma[0]:g} {sigma[1]:g}")
     if crop % 8:
@@ -144,115 +203,199 @@ def train_denoiser(
         raise UsageError(f"--learning-rate must be between 0 and 1, not {learning_rate:g}")
     if time_budget is not None and not 0 < time_budget < float("inf"):
         raise UsageError(f"--time-budget must be a positive number of minutes, not {time_budget:g}")
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What a training writes: the weights and, beside them, the checkpoint and the log."""
+
+    weights: Path
+    checkpoint: Path
+    log: Path
+
+    @classmethod
+    def of(cls, output: Path) -> _Files:
+        """The files that go with a weight file."""
+        if output.suffix != ".safetensors":
+            raise UsageError(f"{output}: a weight file must end in .safetensors")
+        return cls(output, output.with_suffix(".checkpoint"), output.with_suffix(".log.jsonl"))
+
+    def require_new(self, resume: bool) -> None:
+        """Refuse to replace any of them, unless there is a checkpoint to resume."""
+        if resume and self.checkpoint.exists():
+            return
+        for path in (self.weights, self.checkpoint, self.log):
+            if path.exists():
+                hint = "--resume it or choose another -o" if path == self.checkpoint else "choose another -o"
+                raise UsageError(f"{path}: exists already; {hint}")
+
+    def weights_made_at(self) -> int | None:
+        """The step of the training that the weights were made at; None if there are none, or they do not say."""
+        from ..weights import load
+
+        try:
+            steps = load(self.weights).training.get("steps")
+        except InputError:
+            return None
+        return steps if isinstance(steps, int) else None
+
+
+def _this_process(device: str) -> tuple[int, int, torch.device]:
+    """Number of this process among those of a launcher, their number, and where this one computes."""
+    import torch
+
+    from ..devices import choose_device
+
     rank, count, local = (int(os.environ.get(name, default)) for name, default in LAUNCHER.items())
     place = choose_device(device)
     if count > 1 and place.type == "cuda":
         place = torch.device("cuda", local)
-    leads = rank == 0
-    quiet = quiet or not leads
-    checkpoint, log_file = output.with_suffix(".checkpoint"), output.with_suffix(".log.jsonl")
-    if leads and not (resume and checkpoint.exists()):
-        for path in (output, checkpoint, log_file):
-            if path.exists():
-                hint = "--resume it or choose another -o" if path == checkpoint else "choose another -o"
-                raise UsageError(f"{path}: exists already; {hint}")
+    return rank, count, place
 
-    folders = data or []
-    images = load_folders(folders) if folders else bundled_images()
-    validation = load_folders([val]) if val else []
-    spread = range(0, len(validation) * val_limit, max(len(validation), val_limit))  # evenly, at most val_limit
-    validation = [validation[i // val_limit] for i in spread]
-    config = TrainingConfig(
-        sigma=(sigma[0] / 255, sigma[1] / 255),
-        steps=steps if steps or time_budget else DEFAULT_STEPS,
-        time_budget=60 * time_budget if time_budget else None,
-        batch=batch,
-        crop=crop,
-        learning_rate=learning_rate or (0.02 if conditioned or preset == "dncnn" else TrainingConfig.learning_rate),
-        grey=grey,
-        seed=seed,
-    )
-    earlier = load(start).network if start else None
-    first = load(plain or "huber").network if conditioned and not start else None
-    first = first if isinstance(first, EulerNetwork) else None
-    workers = context.with_resource(joined(rank, count, place))
-    trainer = Trainer(architecture, images, config, place, first, workers, earlier)
-    if trainer.network.image_channels == 1:
-        validation = [to_grey(image) for image in validation]
-    if resume and checkpoint.exists():
-        changed = trainer.load(checkpoint)
-        if trainer.progress >= 1 and _made_at(output) == trainer.step:
-            say(f"{checkpoint}: is at step {trainer.step} already, so there is nothing to do; raise --steps", quiet)
-            return
-        say(f"resumed at step {trainer.step}, {trainer.elapsed / 60:.1f} minutes", quiet)
-        if changed:
-            say(f"{checkpoint}: was made with other settings ({', '.join(changed)}); those given now apply", quiet)
-    total, used = len(images), trainer.crops.count
-    del images  # the trainer has its own copy
+
+def _starting_networks(
+    preset: str, start: str | None, plain: str | None
+) -> tuple[Denoiser | None, EulerNetwork | None]:
+    """The trained network to go on from, if one is given, and else the plain one in a conditioned one."""
+    from ..denoisers import EulerNetwork
+    from ..weights import load
+
+    if start:
+        return load(start).network, None
+    around = load(plain or PLAIN).network if _is_conditioned(preset) else None
+    return None, around if isinstance(around, EulerNetwork) else None
+
+
+def _resume(trainer: Trainer, files: _Files, quiet: bool) -> bool:
+    """Go on from the checkpoint; false if it and the weights are those of the end."""
+    changed = trainer.load(files.checkpoint)
+    if trainer.progress >= 1 and files.weights_made_at() == trainer.step:
+        done = f"is at step {trainer.step} already, so there is nothing to do; raise --steps"
+        say(f"{files.checkpoint}: {done}", quiet)
+        return False
+    say(f"resumed at step {trainer.step}, {trainer.elapsed / 60:.1f} minutes", quiet)
+    if changed:
+        settings = f"was made with other settings ({', '.join(changed)}); those given now apply"
+        say(f"{files.checkpoint}: {settings}", quiet)
+    return True
+
+
+def _introduce(trainer: Trainer, preset: str, total: int, quiet: bool) -> None:
+    from ..devices import describe_device
+
+    used, count = trainer.crops.count, trainer.workers.count
     left_out = f" ({total - used} smaller than a crop left out)" if used < total else ""
-    alone = "" if count == 1 else f", {count} workers"
-    say(f"{preset} on {used} images{left_out}, {describe_device(place)}{alone}", quiet)
-    if not leads:
-        with _SignalFlag() as interrupted:
-            for _ in trainer.run(interrupted):
-                pass
-        return
+    others = "" if count == 1 else f", {count} workers"
+    say(f"{preset} on {used} images{left_out}, {describe_device(trainer.device)}{others}", quiet)
 
-    with _SignalFlag() as interrupted, _TrainingLog(log_file, trainer.step, quiet) as log:
-        with progress(preset, 1.0, quiet) as show:
-            validated = saved = time.monotonic()
+
+# ------------------------------------------------------------------------------------- the training
+
+
+def _follow(trainer: Trainer) -> None:
+    """Train as one of several workers; the leading one does everything else."""
+    with _SignalFlag() as interrupted:
+        for _ in trainer.run(interrupted):
+            pass
+
+
+def _lead(
+    trainer: Trainer, files: _Files, validation: _Validation, checkpoint_every: float, label: str, quiet: bool
+) -> tuple[Denoiser, dict[float, float] | None]:
+    """Train, with a log, validations and checkpoints; the network as it is to be used, and its scores."""
+    from ..training import export
+
+    with _SignalFlag() as interrupted, _TrainingLog(files.log, trainer.step, quiet) as log:
+        save_again = _Every(checkpoint_every)
+        validation.again.start()
+        with progress(label, 1.0, quiet) as show:
             for record in trainer.run(interrupted):
                 log.add(record)
                 show(record.progress, f"step {record.step}, loss {log.loss:.5f}")
-                if validation and time.monotonic() - validated > 60 * validate_every:
-                    log.write(validate(export(trainer.network).to(place).estimate, validation, device=place))
-                    validated = time.monotonic()
+                if validation.images and validation.again.due():
+                    log.write(validation.scores(export(trainer.network), trainer))
+                    validation.again.start()
                 elif record.step % LOG_EVERY == 0:
                     log.write()
-                if time.monotonic() - saved > 60 * checkpoint_every:
-                    trainer.save(checkpoint)
-                    saved = time.monotonic()
-        trainer.save(checkpoint)
+                if save_again.due():
+                    trainer.save(files.checkpoint)
+                    save_again.start()
+        trainer.save(files.checkpoint)
         if trainer.progress < 1:
             say(f"pnp: interrupted at step {trainer.step}; continue with --resume")
             raise typer.Exit(130)
         network = export(trainer.network)
-        psnr = validate(network.to(place).estimate, validation, device=place) if validation else None
-        log.write(psnr)
-        network.cpu()
-    facts = {
+        scores = validation.scores(network, trainer)
+        log.write(scores)
+    return network.cpu(), scores
+
+
+def _facts(
+    trainer: Trainer, preset: str, folders: list[Path], sigma: tuple[float, float], scores: dict[float, float] | None
+) -> dict[str, Any]:
+    """What the weight file is to say about its training."""
+    from ..devices import describe_device
+
+    config = trainer.config
+    return {
         "preset": preset,
         "data": [folder.resolve().name for folder in folders] or ["scikit-image"],
-        "images": used,
+        "images": trainer.crops.count,
         "sigma": list(sigma),
-        "seed": seed,
+        "seed": config.seed,
         "steps": trainer.step,
         "seconds": round(trainer.elapsed, 1),
-        "batch": batch,
-        "workers": count,
-        "crop": crop,
+        "batch": config.batch,
+        "workers": trainer.workers.count,
+        "crop": config.crop,
         "learning_rate": config.learning_rate,
-        "grey": grey,
-        "device": describe_device(place),
-        "validation_psnr": psnr,
+        "grey": config.grey,
+        "device": describe_device(trainer.device),
+        "validation_psnr": scores,
     }
-    if start:
-        facts["start"] = start
-    elif conditioned:
-        facts["plain"] = plain or "huber"
-    certificate = save(output, network, facts, averaged=preset != "dncnn")
-    say(f"wrote {output} ({certificate_line(certificate)}), log {log_file}", quiet)
 
 
-def _made_at(weights: Path) -> int | None:
-    """The step of the training that a weight file was made at; None if there is none, or it does not say."""
-    from ..weights import load
+class _Every:
+    """Tells when more than so many minutes have gone by since it was last started."""
 
-    try:
-        steps = load(weights).training.get("steps")
-    except InputError:
-        return None
-    return steps if isinstance(steps, int) else None
+    def __init__(self, minutes: float) -> None:
+        self._seconds = 60 * minutes
+        self.start()
+
+    def start(self) -> None:
+        """Count from now."""
+        self._since = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() - self._since > self._seconds
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """Images to score a network on while it is trained, uint8 tensors (3, H, W), and when to do so again."""
+
+    images: list[Tensor]
+    again: _Every
+
+    @classmethod
+    def of(cls, folder: Path | None, limit: int, every: float) -> _Validation:
+        """At most `limit` images of a folder, evenly spread; none without one."""
+        from ..data import load_folders
+
+        images = load_folders([folder]) if folder else []
+        spread = range(0, len(images) * limit, max(len(images), limit))
+        return cls([images[i // limit] for i in spread], _Every(every))
+
+    def scores(self, network: Denoiser, trainer: Trainer) -> dict[float, float] | None:
+        """PSNR by noise level of a network, moved to the device of its trainer; None without images."""
+        from ..data import to_grey
+        from ..training import validate
+
+        if not self.images:
+            return None
+        images = [to_grey(image) for image in self.images] if network.image_channels == 1 else self.images
+        return validate(network.to(trainer.device).estimate, images, device=trainer.device)
 
 
 class _SignalFlag:
