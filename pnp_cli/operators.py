@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -10,6 +12,9 @@ from torch import Tensor
 from .boundaries import BoundaryModel, Periodic, Size
 from .errors import InputError
 from .kernels import Kernel
+
+ROUNDING = 1e-12
+"""Bound of the relative error that the Fourier sums may leave in L, which is made larger by as much."""
 
 
 class Blur:
@@ -26,8 +31,8 @@ class Blur:
     ----------
     scene : (H, W) of the images that K is applied to.
     diagonal : whether K is diagonal in the Fourier basis (periodic boundary).
-    lipschitz : L ≥ ‖K‖², to 12 decimals, so that a non-negative kernel of unit sum has exactly 1. Equal to ‖K‖² if
-        K is diagonal. For a scene that is enlarged by reflection it is Schur's bound ‖K‖₁‖K‖_∞.
+    lipschitz : L ≥ ‖K‖². If K is diagonal, it is ‖K‖² but for the margin `ROUNDING`; a non-negative kernel of unit sum
+        has exactly 1. For a scene that is enlarged by reflection it is Schur's bound ‖K‖₁‖K‖_∞.
     strong_convexity : μ, the smallest squared singular value if K is diagonal, else 0.
     power : |k̂|² on the scene, (H, W // 2 + 1): the eigenvalues of KᵀK if K is diagonal.
 
@@ -63,7 +68,9 @@ class Blur:
         self._transfer = torch.from_numpy(transfer).to(device, complex_dtype)
         self.power = torch.from_numpy(power).to(device, dtype)
         self.strong_convexity = float(power.min()) if self.diagonal else 0.0
-        self.lipschitz = round(float(power.max()) if on_scene is transfer else self._schur_bound(np.abs(kernel)), 12)
+        largest = float(power.max()) if on_scene is transfer else self._schur_bound(np.abs(kernel))
+        exact = largest <= 1 + ROUNDING and _averages(kernel)
+        self.lipschitz = 1.0 if exact else largest * (1 + ROUNDING)
 
     def _schur_bound(self, magnitude: Kernel) -> float:
         """Largest row sum times largest column sum of |K|."""
@@ -106,6 +113,11 @@ def _transfer_function(kernel: Kernel, canvas: Size) -> npt.NDArray[np.complex12
     embedded = np.zeros(canvas)
     embedded[:h, :w] = kernel
     return np.asarray(np.fft.rfft2(np.roll(embedded, (-(h // 2), -(w // 2)), axis=(0, 1))))
+
+
+def _averages(kernel: Kernel) -> bool:
+    """Whether a kernel is non-negative and of unit sum to the last bits, so that no frequency is amplified."""
+    return bool(kernel.min() >= 0 and abs(kernel.sum(dtype=np.float64) - 1) <= 64 * sys.float_info.epsilon)
 
 
 def _filter(x: Tensor, response: Tensor) -> Tensor:

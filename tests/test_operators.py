@@ -125,6 +125,26 @@ def test_a_blur_has_exactly_norm_1(kernel: np.ndarray, size: tuple[int, int]) ->
     assert Blur(kernel, size).lipschitz == 1.0
 
 
+@pytest.mark.parametrize("boundary", [Free, Periodic])
+@pytest.mark.parametrize("scale", [1e-7, 0.3, 1 - 3e-13, 1 + 3e-13, 1e7])
+@pytest.mark.parametrize("kernel", [ASYMMETRIC, kernels.motion(5, 70)], ids=["3x3", "motion"])
+def test_the_norm_is_never_rounded_down(kernel: np.ndarray, scale: float, boundary: BoundaryModel) -> None:
+    """A kernel of another sum has the norm that belongs to its sum, be it tiny or all but 1."""
+    assert scale**2 < Blur(scale * kernel, (20, 17), boundary).lipschitz < scale**2 * (1 + 1e-11)
+
+
+@pytest.mark.parametrize("kernel", [ASYMMETRIC, kernels.disk(2.3)], ids=["3x3", "disk"])
+def test_the_bound_under_reflection_scales_with_the_kernel(kernel: np.ndarray) -> None:
+    one, tiny = (Blur(scale * kernel, (20, 17), Reflect).lipschitz for scale in (1, 1e-7))
+    assert 0 < tiny == pytest.approx(1e-14 * one, rel=1e-11)
+
+
+def test_kernels_with_negative_entries_or_nothing() -> None:
+    sharpening = np.array([[0.0, -0.25, 0.0], [-0.25, 2.0, -0.25], [0.0, -0.25, 0.0]])
+    assert 9 < Blur(sharpening, (16, 16)).lipschitz < 9 * (1 + 1e-11)
+    assert Blur(np.zeros((3, 3)), (16, 16)).lipschitz == 0
+
+
 def test_unknown_boundary() -> None:
     assert boundary_model("free") is Free
     with pytest.raises(UsageError, match="free, periodic, reflect"):
