@@ -292,14 +292,14 @@ SYMMETRIES = tuple((turns, flip) for turns in range(4) for flip in (False, True)
 """The 8 flips and rotations: quarter turns of the image, then maybe a flip."""
 
 
-def transform(x: Tensor, turns: int, flip: bool) -> Tensor:
+def turn(x: Tensor, turns: int, flip: bool) -> Tensor:
     """Turn images (B, C, H, W) by quarter turns and maybe flip them: an isometry."""
     x = torch.rot90(x, turns, (2, 3))
     return x.flip(3) if flip else x
 
 
-def transform_back(x: Tensor, turns: int, flip: bool) -> Tensor:
-    """The inverse, and adjoint, of `transform`."""
+def turn_back(x: Tensor, turns: int, flip: bool) -> Tensor:
+    """The inverse, and adjoint, of `turn`."""
     return torch.rot90(x.flip(3) if flip else x, -turns, (2, 3))
 
 
@@ -332,7 +332,7 @@ class Ensemble(Denoiser):
         """Every symmetry takes the reference as it sees the image."""
         if not self.takes_reference:
             return self
-        return Ensemble(*(d.condition(transform(reference, *s), sigma, noisy) for d, s in self._members()))
+        return Ensemble(*(d.condition(turn(reference, *s), sigma, noisy) for d, s in self._members()))
 
     def _members(self) -> Iterator[tuple[Denoiser, tuple[int, bool]]]:
         for i, symmetry in enumerate(SYMMETRIES):
@@ -343,5 +343,5 @@ class Ensemble(Denoiser):
     def _mean(self, x: Tensor, denoise: Callable[[Denoiser, Tensor], Tensor]) -> Tensor:
         total = torch.zeros_like(x)
         for denoiser, symmetry in self._members():
-            total += transform_back(denoise(denoiser, transform(x, *symmetry)), *symmetry)
+            total += turn_back(denoise(denoiser, turn(x, *symmetry)), *symmetry)
         return total / len(SYMMETRIES)

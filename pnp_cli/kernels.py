@@ -183,10 +183,10 @@ def disk(radius: float) -> Kernel:
     return kernel / kernel.sum()
 
 
-def _check_extent(value: float, sentence: str, share: float) -> None:
-    """Refuse a value that makes a kernel of `share` times it, in pixels, longer than any may be."""
-    if not 0 < value <= MAX_EXTENT / share:
-        raise UsageError(f"{sentence} above 0 and at most {MAX_EXTENT / share:.0f} pixels, not {value:g}")
+def _check_extent(value: float, sentence: str, factor: float) -> None:
+    """Refuse a value that makes a kernel of `factor` times it, in pixels, longer than any may be."""
+    if not 0 < value <= MAX_EXTENT / factor:
+        raise UsageError(f"{sentence} above 0 and at most {MAX_EXTENT / factor:.0f} pixels, not {value:g}")
 
 
 # ------------------------------------------------------------------------------------------ from files

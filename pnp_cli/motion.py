@@ -25,6 +25,12 @@ SHORTEST = 4.0
 """Shortest motion that is looked for, in pixels."""
 
 CANDIDATES = 3
+"""Peaks of the cepstrum that are refined."""
+
+EVIDENCE = 0.45
+"""Evidence of confidence one half: on validation images nearly all motions have more, and nothing else has
+(`benchmarks.blind_motion`)."""
+
 CLEAR = 0.5
 """Confidence from which a motion counts as clear."""
 
@@ -79,11 +85,6 @@ def _confidence(gain: float, prominence: float) -> float:
     """From the fall of the cost per frequency and the height of the cepstral peak over its surroundings."""
     evidence = max(gain, 0) * max(prominence, 0)
     return float(evidence / (evidence + EVIDENCE))
-
-
-EVIDENCE = 0.45
-"""Evidence of confidence one half: on validation images nearly all motions have more, and nothing else has
-(`benchmarks.blind_motion`)."""
 
 
 class Spectrum:

@@ -13,6 +13,35 @@ from .kernels import Kernel, mtf
 MIN_NOISE = 0.5 / 255
 """The rules that choose parameters treat less noise as this: rounding to 8 bits alone has 0.29/255."""
 
+PATCH, MOST_PATCHES = 5, 50_000
+"""Side of the patches of a colour image, and about how many are used."""
+
+LEAST_FLOOR, LEAST_FLATNESS = 1 / 255, 0.8
+"""Below these the noise in colour is that of rounding, or not white: noisy JPEG files have flatnesses of 0.4 to 0.95,
+with levels near that of rounding where it is high; white noise has 0.85 and more."""
+
+GREY_PATCH, MOST_GREY_PATCHES = 7, 200_000
+"""Side of the patches of a plane, and about how many are used."""
+
+FEWEST_WEAK = 60
+"""Least number of patches with little texture, times their number of pixels: fewer would bias the eigenvalue."""
+
+CONFIDENCE = 1 - 1e-6
+"""Share of the patches of nothing but noise that pass for such."""
+
+LEAST_FLATNESS_OF_WEAK = 0.5
+"""The same for a plane: white noise of a level of 5/255 and more has 0.7 and more, and what JPEG has left of noise or
+texture 0.2 to 0.45."""
+
+BLOCK = 16
+"""Side of the blocks of which the flattest are taken."""
+
+FLAT_SHARE, FEWEST_BLOCKS = 0.05, 4
+"""Share of the blocks whose variance is taken, and the least number of them."""
+
+NOT_WHITE = 1.2
+"""Ratio of levels that neither white noise nor what is left of a scene reaches."""
+
 
 def add_gaussian_noise(
     pixels: npt.NDArray[np.float32], sigma: float, seed: int | Sequence[int]
@@ -46,14 +75,6 @@ def _level_of_plane(plane: npt.NDArray[np.float32]) -> float:
     return level if flatness >= LEAST_FLATNESS_OF_WEAK else _flattest_blocks(plane)
 
 
-PATCH, MOST_PATCHES = 5, 50_000
-"""Side of the patches, and about how many are used."""
-
-LEAST_FLOOR, LEAST_FLATNESS = 1 / 255, 0.8
-"""Below these the noise is that of rounding, or not white: noisy JPEG files have flatnesses of 0.4 to 0.95, with levels
-near that of rounding where it is high; white noise has 0.85 and more."""
-
-
 def _noise_floor(pixels: npt.NDArray[np.float32]) -> tuple[float, float]:
     """Level of the noise in a colour image (H, W, 3), and the least deviation of the patches in any direction over it.
 
@@ -80,15 +101,13 @@ def _eigenvalues(patches: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.linalg.eigvalsh(np.cov(patches, rowvar=False)).clip(min=0)
 
 
-GREY_PATCH, MOST_GREY_PATCHES = 7, 200_000
-FEWEST_WEAK = 60
-"""Least number of patches with little texture, times their number of pixels: fewer would bias the eigenvalue."""
+def _differences(side: int) -> npt.NDArray[np.float64]:
+    """Central differences along the rows and along the columns of a patch as one matrix (2·side·(side − 2), side²)."""
+    line = (np.eye(side)[2:] - np.eye(side)[:-2]) / 2
+    return np.concatenate([np.kron(np.eye(side), line), np.kron(line, np.eye(side))])
 
-CONFIDENCE = 1 - 1e-6
-"""Share of the patches of nothing but noise that pass for such."""
 
-LEAST_FLATNESS_OF_WEAK = 0.5
-"""White noise of a level of 5/255 and more has 0.7 and more, and what JPEG has left of noise or texture 0.2 to 0.45."""
+DIFFERENCES = _differences(GREY_PATCH)
 
 
 def _weak_texture_floor(plane: npt.NDArray[np.float32]) -> tuple[float, float]:
@@ -126,20 +145,6 @@ def _weak_texture_floor(plane: npt.NDArray[np.float32]) -> tuple[float, float]:
     if weak.sum() > fewest + 1:
         level /= 1 - math.sqrt(patches.shape[1] / weak.sum()) / 2
     return level, level / median if median else 0.0
-
-
-def _differences(side: int) -> npt.NDArray[np.float64]:
-    """Central differences along the rows and along the columns of a patch as one matrix (2·side·(side − 2), side²)."""
-    line = (np.eye(side)[2:] - np.eye(side)[:-2]) / 2
-    return np.concatenate([np.kron(np.eye(side), line), np.kron(line, np.eye(side))])
-
-
-DIFFERENCES = _differences(GREY_PATCH)
-
-
-BLOCK = 16
-FLAT_SHARE, FEWEST_BLOCKS = 0.05, 4
-"""Share of the blocks whose variance is taken, and the least number of them."""
 
 
 def _flattest_blocks(plane: npt.NDArray[np.float32]) -> float:
@@ -194,7 +199,3 @@ def estimate_noise_under_blur(pixels: npt.NDArray[np.float32], kernel: Kernel) -
     power = np.square(np.abs(spectra)) / (np.log(2) * np.square(window).sum())
     everywhere, below = (float(np.sqrt(np.median(part, axis=1)).mean()) for part in (power, power[:, low]))
     return below if below > NOT_WHITE * everywhere else everywhere
-
-
-NOT_WHITE = 1.2
-"""Ratio of levels that neither white noise nor what is left of a scene reaches."""

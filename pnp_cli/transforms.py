@@ -18,6 +18,9 @@ from .errors import UsageError
 
 Array = npt.NDArray[np.floating]
 
+MAX_SIDE = 64
+"""Longest side of the blocks of a DCT."""
+
 
 class Transform(Protocol):
     """An orthonormal Ψ."""
@@ -182,10 +185,6 @@ class Wavelet:
         low, last, high = np.split(c, [half, n - half], axis)
         x = pywt.idwt(low, high, self._wavelet, mode="periodization", axis=axis)
         return np.concatenate([x, last], axis)
-
-
-MAX_SIDE = 64
-"""Longest side of the blocks of a DCT."""
 
 
 def make_transform(basis: str) -> Transform:

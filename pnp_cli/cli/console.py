@@ -13,6 +13,15 @@ from typing import Any, Protocol
 
 from ..errors import InputError
 
+SCHEMA = 1
+"""Version of the JSON objects; it changes when a field changes its meaning or goes away."""
+
+_sink: ContextVar[list[str] | None] = ContextVar("sink", default=None)
+"""Where what is said in this thread is kept, if anywhere."""
+
+_display: ContextVar[Any] = ContextVar("display", default=None)
+"""The bars of a batch while it runs on a terminal."""
+
 
 def say(line: str, quiet: bool = False) -> None:
     """Print a line for people, unless `quiet`; inside `collected` it is kept instead."""
@@ -26,9 +35,6 @@ def say(line: str, quiet: bool = False) -> None:
         sink.append(line)
 
 
-_sink: ContextVar[list[str] | None] = ContextVar("sink", default=None)
-
-
 @contextmanager
 def collected() -> Iterator[list[str]]:
     """Collect what is said in this thread instead of printing it."""
@@ -38,10 +44,6 @@ def collected() -> Iterator[list[str]]:
         yield lines
     finally:
         _sink.reset(token)
-
-
-SCHEMA = 1
-"""Version of the JSON objects; it changes when a field changes its meaning or goes away."""
 
 
 def require_stdout() -> None:
@@ -84,10 +86,6 @@ class Progress(Protocol):
     """What a command tells the display: work done out of the total, and a few words."""
 
     def __call__(self, done: float, words: str) -> None: ...
-
-
-_display: ContextVar[Any] = ContextVar("display", default=None)
-"""The bars of a batch while it runs on a terminal."""
 
 
 @contextmanager
