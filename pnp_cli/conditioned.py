@@ -30,6 +30,7 @@ from .layers import (
     grid_offsets,
     log_noise,
     reach_of_convolutions,
+    reach_of_steps,
 )
 
 
@@ -141,8 +142,8 @@ class ConditionedNetwork(Denoiser):
         )
 
     def reach(self, p: int) -> int:
-        for step in reversed(self.euler_steps):
-            p = step.reach(p)
+        """How far the p pixels around a region depend on the image in both passes, in pixels; see `Denoiser.reach`."""
+        p = reach_of_steps(p, self.euler_steps)
         for scale, count in reversed(Guide.CONVOLUTIONS):
             p = reach_of_convolutions(p, scale, count)
         return self.plain.reach(p)
@@ -246,6 +247,13 @@ class Conditioned(Denoiser):
     def euler_steps(self) -> list[EulerStep]:
         """The guided steps."""
         return self.network.euler_steps
+
+    def reach(self, p: int) -> int:
+        """How far the p pixels around a region depend on the image, in pixels: that of the guided steps alone.
+
+        The maps are there already, so the guide and the plain network do not count.
+        """
+        return reach_of_steps(p, self.euler_steps)
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise `x`, of the shape of the reference, at any noise level (usually that of the reference).

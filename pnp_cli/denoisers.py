@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import UsageError
 from .layers import (
     SIGMA_UNIT,
     BiasedReLU,
@@ -28,6 +29,7 @@ from .layers import (
     dct_colour_frame,
     grid_offsets,
     reach_of_convolutions,
+    reach_of_steps,
 )
 
 
@@ -202,9 +204,8 @@ class EulerNetwork(Denoiser):
         return HuberMixture(a.filters, a.group) if a.activation == "huber" else BiasedReLU(a.filters)
 
     def reach(self, p: int) -> int:
-        for step in reversed(self.euler_steps):
-            p = step.reach(p)
-        return p
+        """How far the p pixels around a region depend on the image, in pixels; see `Denoiser.reach`."""
+        return reach_of_steps(p, self.euler_steps)
 
     @property
     def euler_steps(self) -> list[EulerStep]:
@@ -266,6 +267,7 @@ class DnCNN(Denoiser):
         self.convolutions = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(sizes))
 
     def reach(self, p: int) -> int:
+        """How far the p pixels around a region depend on the image, in pixels; see `Denoiser.reach`."""
         return reach_of_convolutions(p, 2, len(self.convolutions))
 
     @torch.no_grad()
@@ -319,6 +321,22 @@ class Ensemble(Denoiser):
         first = denoisers[0]
         self.image_channels, self.multiple, self.architecture = first.image_channels, first.multiple, first.architecture
         self.centre, self.takes_reference = first.centre, first.takes_reference
+
+    def reach(self, p: int) -> int:
+        """There is none that tiles could go by: a turned image has its grids from another corner, and so has a tile.
+
+        The grids agree only if the sides of the image are multiples of `multiple`, whereas the ensemble of a tiled
+        denoiser, `Ensemble(Tiled.of(denoiser, side))`, is exact for every image.
+
+        Raises
+        ------
+        UsageError
+            Always.
+        """
+        raise UsageError(
+            "an ensemble cannot be applied tile by tile, since its turned tiles lie on other grids than the turned "
+            "image; tile the denoiser in it, as in Ensemble(Tiled.of(denoiser, side))"
+        )
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise `x` of shape (B, C, H, W), eight calls of the network."""

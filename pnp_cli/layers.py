@@ -89,9 +89,10 @@ class HuberMixture(nn.Module):
 
 
 def reach_of_convolutions(p: int, scale: int, radius: int, offset: int = 0) -> int:
-    """p pixels, extended to the grid of a pixel-unshuffle by `scale`, and the radius of convolutions on it.
+    """p pixels, extended to the grid of a pixel-unshuffle by `scale`, and the radius of convolutions on it: in pixels.
 
-    The grid begins `offset` pixels before the image; the p pixels are counted from a multiple of `scale`.
+    The grid begins `offset` pixels before the image; the p pixels are counted from a multiple of `scale`. `radius` is
+    in cells of the grid.
     """
     before = (math.ceil((p - offset) / scale) + radius) * scale + offset
     after = (math.ceil((p + offset) / scale) + radius) * scale - offset
@@ -204,7 +205,10 @@ class EulerStep(nn.Module):
         self.activation = activation
 
     def reach(self, p: int) -> int:
-        """How far the p pixels around a region depend on the input; see `denoisers.Denoiser.reach`."""
+        """How far from a region its result and that of p pixels around it depend on the input, in pixels.
+
+        See `denoisers.Denoiser.reach`.
+        """
         radius = 2 * (self.weight.shape[-1] // 2)
         return max(reach_of_convolutions(p, self.scale, radius, offset) for offset in self.offset)
 
@@ -228,6 +232,13 @@ class EulerStep(nn.Module):
     def forward(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Apply φ to `x` of shape (B, C, H, W), H and W multiples of `scale`; for `parameter` see the activation."""
         return x - self.step * self.synthesise(self.activation(self.analyse(x), parameter))
+
+
+def reach_of_steps(p: int, steps: Sequence[EulerStep]) -> int:
+    """`EulerStep.reach` of a composition, in pixels; the steps in the order in which they are applied."""
+    for step in reversed(steps):
+        p = step.reach(p)
+    return p
 
 
 def dct_colour_frame(side: int, scale: int, channels: int, filters: int) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pnp_cli import Ensemble, Trainer, TrainingConfig, UsageError, certify, weights
+from pnp_cli import Ensemble, Tiled, Trainer, TrainingConfig, UsageError, certify, weights
 from pnp_cli.conditioned import ConditionedArchitecture, ConditionedNetwork, SelfReferenced, on_grid
 from pnp_cli.denoisers import EulerArchitecture, EulerNetwork
 from pnp_cli.layers import BiasedReLU, EulerStep, HuberField
@@ -44,6 +44,36 @@ def test_the_reference_matters_and_stays(network: ConditionedNetwork) -> None:
     assert not torch.allclose(network.condition(second, 0.1)(x, 0.1), before, atol=1e-4)
     with pytest.raises(ValueError, match="conditioned on"):
         operator(torch.rand(1, 3, 16, 24), 0.1)
+
+
+@pytest.mark.parametrize("size", [(75, 260), (64, 333)])
+def test_tiles_of_a_frozen_operator_need_the_reach_of_its_own_steps_only(
+    network: ConditionedNetwork, size: tuple[int, int]
+) -> None:
+    """Less than half of that of both passes, and a little less is not enough."""
+    network = network.double()
+    x, reference = torch.rand(2, 1, 3, *size, dtype=torch.float64)
+    operator = network.condition(reference, 0.1)
+    whole, halo = operator(x, 0.1), operator.reach(0)
+    assert 2 * halo < network.reach(0)
+    torch.testing.assert_close(Tiled.of(operator, 32)(x, 0.1), whole, rtol=0, atol=1e-12)
+    assert not torch.allclose(Tiled(operator, 32, halo - network.multiple)(x, 0.1), whole, rtol=0, atol=1e-12)
+
+
+def test_nothing_beyond_the_reach_of_a_frozen_operator_counts(network: ConditionedNetwork) -> None:
+    network = network.double()
+    operator = network.condition(torch.rand(1, 3, 16, 200, dtype=torch.float64), 0.1)
+    x, halo = torch.rand(1, 3, 16, 200, dtype=torch.float64), operator.reach(0)
+    other = x.clone()
+    other[..., : 96 - halo] += 1
+    other[..., 104 + halo :] += 1
+    assert torch.equal(operator(x, 0.1)[..., 96:104], operator(other, 0.1)[..., 96:104])
+
+
+def test_the_shipped_weights_frozen_reach_60_pixels() -> None:
+    network = weights.load("conditioned").network
+    assert network.reach(0) == 204
+    assert network.condition(torch.rand(1, 3, 8, 8), 0.1).reach(0) == 60
 
 
 @pytest.mark.parametrize("offset", [(1, 3), (2, 0), (0, 2), (0, 0)])

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pnp_cli import Ensemble, certify, psnr, to_tensor
+from pnp_cli import Ensemble, Tiled, UsageError, certify, psnr, to_tensor
 from pnp_cli.denoisers import EulerArchitecture
 from pnp_cli.images import Image
 from pnp_cli.presets import PRESETS, architecture_from_dict, architecture_to_dict, build
@@ -109,6 +109,18 @@ def test_conditioned_ensemble_is_that_of_the_two_passes() -> None:
     assert certify(ensemble).averaged
     plain = small_network()
     assert plain.condition(x, 0.1) is plain
+
+
+@pytest.mark.parametrize("size", [(40, 96), (41, 99)])
+def test_an_ensemble_is_made_of_a_tiled_network_and_not_tiled(size: tuple[int, int]) -> None:
+    """A tile that is turned has its grid from another corner than the turned image, unless the sizes happen to fit."""
+    network = small_network(scales=(2, 4), staggered=True).double()
+    x = torch.rand(1, 3, *size, dtype=torch.float64)
+    torch.testing.assert_close(Ensemble(Tiled.of(network, 32))(x, 0.1), Ensemble(network)(x, 0.1), rtol=0, atol=1e-12)
+    with pytest.raises(UsageError, match=r"Ensemble\(Tiled\.of\(denoiser, side\)\)"):
+        Tiled.of(Ensemble(network), 32)
+    by_force = Tiled(Ensemble(network), 32, network.reach(0))
+    assert torch.allclose(by_force(x, 0.1), Ensemble(network)(x, 0.1), atol=1e-3) == (size == (40, 96))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
