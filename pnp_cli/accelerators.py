@@ -40,13 +40,15 @@ class Plain:
 class Anderson:
     """Anderson acceleration: T x plus the extrapolation that would cancel the residuals of the last steps.
 
-    The extrapolation is a deviation e_k from the plain iteration, cut to ‖e_k‖ ≤ c·‖x_0‖·k^(−1.1). These have a
-    finite sum, so the iteration converges wherever the plain one does (Combettes 2004).
+    The extrapolation (Walker & Ni 2011) is a deviation e_k from the plain iteration, cut to ‖e_k‖ ≤ c·s·k^(−1.1). These
+    have a finite sum, so the iteration converges wherever the plain one does (Combettes 2004). Here k = 1, 2, … counts
+    the steps of this accelerator, which is first used after the warm-up, and s is the norm of the x of its first step,
+    or of the first later one where that is 0.
 
     Parameters
     ----------
-    memory : how many earlier steps it combines.
-    radius : c.
+    memory : how many earlier steps it combines, ≥ 1.
+    radius : c, ≥ 0.
     """
 
     statement = "Anderson acceleration, its deviations cut to a summable sequence (Combettes 2004)"
@@ -65,7 +67,7 @@ class Anderson:
         self.deviation = 0.0
 
     def next(self, x: Tensor, image: Tensor) -> Tensor:
-        """T x plus the cut extrapolation."""
+        """T x plus the cut extrapolation; T x itself at the first step, after a reset, and if that is not finite."""
         self._k += 1
         self._scale = self._scale or float(x.norm())
         self._images = [*self._images, image][-self.memory - 1 :]

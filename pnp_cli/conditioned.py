@@ -36,18 +36,29 @@ from .layers import (
 
 @dataclass(frozen=True)
 class ConditionedArchitecture:
-    """Shape of a `ConditionedNetwork`: a plain network, guided steps at `scales` and the guide's widths.
+    """Shape of a `ConditionedNetwork`.
 
     The guided steps are staggered, centred and of the kernel size as the plain ones are.
+
+    Attributes
+    ----------
+    plain : shape of the plain network, which has no lift.
+    scales : factor of the pixel-unshuffle of each guided step, 2 or 4.
+    filters : of each guided step.
+    guide_widths : channels of the guide at a half, a quarter and an eighth of the resolution.
+    maps : guide maps per scale; the noise level is one more, added by the operator.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network.
     """
 
     plain: EulerArchitecture
     scales: tuple[int, ...]
     filters: int
     guide_widths: tuple[int, int, int]
-    """Channels of the guide at a half, a quarter and an eighth of the resolution."""
     maps: int = 23
-    """Guide maps per scale; the noise level is one more, added by the operator."""
     family: Literal["conditioned"] = "conditioned"
 
     def __post_init__(self) -> None:
@@ -63,9 +74,16 @@ class ConditionedArchitecture:
 
 
 class Guide(nn.Module):
-    """Unconstrained network from a reference to guide maps at a half and at a quarter of the resolution."""
+    """Unconstrained network from a reference to guide maps at a half and at a quarter of the resolution.
+
+    Parameters
+    ----------
+    image_channels : of the reference.
+    maps, widths : see `ConditionedArchitecture`.
+    """
 
     MULTIPLE = 8
+    """What the sides of a reference are multiples of, in pixels."""
     CONVOLUTIONS = ((2, 1), (4, 1), (4, 2), (8, 4), (4, 2))
     """Scale and number of its 3 × 3 convolutions, in the order of `forward`."""
 
@@ -114,7 +132,7 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape kept."""
+        """`x` is (B, width, H, W); the shape is kept."""
         return x + self.second(F.relu(self.first(x)))
 
 
@@ -167,7 +185,7 @@ class ConditionedNetwork(Denoiser):
 
     @torch.no_grad()
     def adopt(self, plain: Mapping[str, Tensor]) -> None:
-        """Take the weights of a trained plain network, and start the guided steps from them.
+        """Take the weights of a trained plain network, its `state_dict`, and start the guided steps from them.
 
         Raises
         ------
@@ -207,11 +225,14 @@ class ConditionedNetwork(Denoiser):
             projection.weight[:take, -1, 0, 0] = slope[:take]
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """The plain network, averaged."""
+        """The plain network, averaged; see `Denoiser.forward`."""
         return self.plain(x, sigma)
 
     def condition(self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True) -> Conditioned:
-        """The averaged operator x ↦ N(x; reference). The plain network makes the first estimate from the reference."""
+        """The averaged operator x ↦ N(x; reference), for images of the shape of the reference.
+
+        The plain network makes the first estimate from the reference. For the parameters see `Denoiser.condition`.
+        """
         fitted, level = self.fit(reference, sigma)
         estimate = self.plain.body(fitted, level)
         holds_noise = torch.as_tensor(noisy, device=fitted.device).expand(len(reference))
@@ -220,7 +241,10 @@ class ConditionedNetwork(Denoiser):
         return Conditioned(self, self.guide(seen, estimate, level), reference.shape)
 
     def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Second pass: condition on the image itself, then denoise it. Not known to be nonexpansive."""
+        """Second pass: condition on the image itself, which counts as noisy, then denoise it; shapes as in `forward`.
+
+        Not known to be nonexpansive.
+        """
         if nothing_to_remove(sigma):
             return x
         return self.condition(x, sigma)(x, sigma)
@@ -232,7 +256,8 @@ class Conditioned(Denoiser):
     Attributes
     ----------
     network : the network it was made from; it holds the weights.
-    maps : the guide maps by scale, fixed.
+    maps : the guide maps by scale, fixed, each (B', maps, H'/scale, W'/scale) for an image as `Denoiser.fit` makes it.
+    shape : (B, C, H, W) of the reference, and of the images it takes.
     """
 
     def __init__(self, network: ConditionedNetwork, maps: Mapping[int, Tensor], shape: torch.Size) -> None:
@@ -268,13 +293,14 @@ class Conditioned(Denoiser):
         return super().forward(x, sigma)
 
     def part(self, where: tuple[slice, slice]) -> Conditioned:
-        """The operator for a part of the image whose first row and column are multiples of 8."""
+        """The operator for the part of the image in these rows and columns, the first of which are multiples of 8."""
         rows, columns = where
         height, width = (s.stop - s.start for s in where)
         maps = {s: m[:, :, _coarse(rows, s), _coarse(columns, s)] for s, m in self.maps.items()}
         return Conditioned(self.network, maps, torch.Size((*self.shape[:2], height, width)))
 
     def body(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The guided steps, on (B, image_channels, H, W), H and W multiples of 8; see `Denoiser.body`."""
         level = log_noise(sigma)[:, None, None, None]
         maps = {s: torch.cat([m, level.expand(-1, 1, *m.shape[2:])], dim=1) for s, m in self.maps.items()}
         for step in self.euler_steps:
@@ -283,7 +309,10 @@ class Conditioned(Denoiser):
 
 
 def on_grid(maps: Tensor, step: EulerStep) -> Tensor:
-    """Fields on the grid that begins with the image, interpolated for the grid of a step that begins before it."""
+    """Fields on the grid that begins with the image, interpolated for the grid of a step that begins before it.
+
+    (B, maps, rows, columns); a row or a column more where the grid of the step is offset.
+    """
     for axis, offset in zip((2, 3), step.offset, strict=True):
         if offset:
             count = maps.shape[axis]
@@ -338,7 +367,7 @@ class SelfReferenced(nn.Module):
         self.operator: Denoiser | None = None
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Denoise `x`; the first call fixes the reference and the shape."""
+        """Denoise `x` (B, C, H, W), `sigma` on the [0, 1] scale; the first call fixes the reference and the shape."""
         if self.operator is None:
             self.operator = self.denoiser.condition(x, sigma, noisy=False)
         return self.operator(x, sigma)

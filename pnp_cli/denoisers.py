@@ -35,22 +35,35 @@ from .layers import (
 
 @dataclass(frozen=True)
 class EulerArchitecture:
-    """Shape of an `EulerNetwork`: one step per entry of `scales` (its pixel-unshuffle factor)."""
+    """Shape of an `EulerNetwork`.
+
+    Attributes
+    ----------
+    scales : factor of the pixel-unshuffle of each step.
+    filters : of each step.
+    activation : "relu" for `BiasedReLU`, "huber" for `HuberMixture`.
+    width : channels after the zero-padding lift; as many as the image has is no lift.
+    kernel_size : side of the convolutions, in cells of the unshuffled image; odd.
+    image_channels : 1 for a network of grey images, 3 for one of colour images.
+    group : filters that are shrunk together, by the norm of their coefficients; of Huber activations.
+    staggered : whether the grids of the pixel-unshuffles are offset in turn, so that no grid shows in the image.
+    centre : value that zero-padding continues the image with, in [0, 1]: the network works on x − centre.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network.
+    """
 
     scales: tuple[int, ...]
     filters: int
     activation: Literal["relu", "huber"]
     width: int = 3
-    """Channels after the zero-padding lift; as many as the image has is no lift."""
     kernel_size: int = 3
     image_channels: int = 3
-    """1 for a network of grey images, 3 for one of colour images."""
     group: int = 1
-    """Filters that are shrunk together, by the norm of their coefficients; of Huber activations."""
     staggered: bool = False
-    """Whether the grids of the pixel-unshuffles are offset in turn, so that no grid shows in the image."""
     centre: float = 0.0
-    """Value that zero-padding continues the image with: the network works on x − centre."""
     family: Literal["euler"] = "euler"
 
     def __post_init__(self) -> None:
@@ -73,7 +86,13 @@ class EulerArchitecture:
 
 @dataclass(frozen=True)
 class DnCNNArchitecture:
-    """Shape of a `DnCNN`: `depth` convolutions of `width` channels behind a pixel-unshuffle by 2."""
+    """Shape of a `DnCNN`: `depth` 3 × 3 convolutions of `width` channels behind a pixel-unshuffle by 2.
+
+    Raises
+    ------
+    ValueError
+        If one is not positive.
+    """
 
     depth: int = 8
     width: int = 48
@@ -111,15 +130,21 @@ class Denoiser(nn.Module):
     shift of the values by `centre` and its inverse. A network of colour images takes a grey image x as (x, x, x)/√3 and
     returns it by the adjoint; a network of grey images takes the channels of a colour image one by one. All of it keeps
     averagedness.
+
+    Attributes
+    ----------
+    multiple : what the sides of the images of `body` are multiples of, in pixels.
+    image_channels : channels of the images of `body`, 1 or 3.
+    centre : what is subtracted before the body and added after it, in [0, 1].
+    takes_reference : whether `condition` does anything.
+    architecture : the dataclass it was built from.
     """
 
     multiple: int = 1
     image_channels: int = 3
     centre: float = 0.0
-    """What is subtracted before the body and added after it."""
     takes_reference: bool = False
-    """Whether `condition` does anything."""
-    architecture: Any  # the dataclass it was built from
+    architecture: Any
 
     def reach(self, p: int) -> int:
         """How far the result of `estimate` depends on the image, in pixels.
@@ -130,7 +155,10 @@ class Denoiser(nn.Module):
         raise NotImplementedError
 
     def part(self, where: tuple[slice, slice]) -> Denoiser:
-        """The denoiser for a part of the image it is for, given by its rows and columns; most are for any image."""
+        """The denoiser for a part of the image it is for, given by its rows and columns; most are for any image.
+
+        The part begins at multiples of `multiple`.
+        """
         return self
 
     def initialise(self) -> None:
@@ -152,7 +180,7 @@ class Denoiser(nn.Module):
         return out + self.centre if self.centre else out
 
     def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """The best single estimate the network has, as `forward`; it need not be averaged where that is."""
+        """The best single estimate the network has, shapes as in `forward`; it need not be averaged where that is."""
         return self(x, sigma)
 
     def condition(self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True) -> Denoiser:
@@ -181,7 +209,13 @@ class Denoiser(nn.Module):
         return (F.pad(x, (0, right, 0, bottom)) if bottom or right else x), level
 
     def body(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The network proper: (B, image_channels, H, W) with H, W multiples of `multiple`; sigma (B,)."""
+        """The network proper, on an image minus the centre.
+
+        Parameters
+        ----------
+        x : (B, image_channels, H, W), H and W multiples of `multiple`; the shape is kept.
+        sigma : noise levels (B,), [0, 1] scale.
+        """
         raise NotImplementedError
 
 
@@ -243,6 +277,7 @@ class EulerNetwork(Denoiser):
         return frame
 
     def body(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The steps, on (B, image_channels, H, W) lifted to `width` channels, and back; see `Denoiser.body`."""
         lift = self.architecture.width - self.image_channels
         if lift:
             x = F.pad(x, (0, 0, 0, 0, 0, lift))
@@ -282,6 +317,7 @@ class DnCNN(Denoiser):
                 convolution.weight.mul_(0.01)
 
     def body(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """`x` (B, 3, H, W), H and W even, minus what the convolutions take for noise; see `Denoiser.body`."""
         z = F.pixel_unshuffle(x, 2)
         level = (sigma / SIGMA_UNIT)[:, None, None, None].expand(-1, 1, *z.shape[2:])
         z = torch.cat([z, level], dim=1)
@@ -295,7 +331,7 @@ SYMMETRIES = tuple((turns, flip) for turns in range(4) for flip in (False, True)
 
 
 def turn(x: Tensor, turns: int, flip: bool) -> Tensor:
-    """Turn images (B, C, H, W) by quarter turns and maybe flip them: an isometry."""
+    """Turn images (B, C, H, W) by quarter turns counter-clockwise and maybe flip them left to right: an isometry."""
     x = torch.rot90(x, turns, (2, 3))
     return x.flip(3) if flip else x
 
@@ -347,7 +383,7 @@ class Ensemble(Denoiser):
         return self._mean(x, lambda denoiser, turned: denoiser.estimate(turned, sigma))
 
     def condition(self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True) -> Ensemble:
-        """Every symmetry takes the reference as it sees the image."""
+        """Every symmetry takes the reference, (B, C, H, W), as it sees the image; see `Denoiser.condition`."""
         if not self.takes_reference:
             return self
         return Ensemble(*(d.condition(turn(reference, *s), sigma, noisy) for d, s in self._members()))

@@ -2,9 +2,10 @@
 
 The step is φ(x) = x − τ Aᵀ S(A x; σ) with A a zero-padded convolution, Aᵀ its exact adjoint and S firmly
 nonexpansive: a componentwise, non-decreasing map with slopes in [0, 1], or projections of groups of components
-onto balls. Then Aᵀ S(A·) is 1/‖A‖²-cocoercive and φ is averaged with constant τ‖A‖²/2 whenever 0 < τ < 2/‖A‖²
-(Celledoni et al. 2023; Meunier et al. 2022; Sherry et al. 2024; Baillon–Haddad). What else S depends on is free: the
-noise level σ and fixed fields of thresholds over positions and filters are parameters, not inputs.
+onto balls. Then Aᵀ S(A·) is 1/‖A‖²-cocoercive and φ is averaged with constant τ‖A‖²/2 whenever 0 ≤ τ < 2/‖A‖², the
+identity for τ = 0 (Celledoni et al. 2023; Meunier et al. 2022; Sherry et al. 2024; Baillon–Haddad). What else S
+depends on is free: the noise level σ and fixed fields of thresholds over positions and filters are parameters, not
+inputs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ def log_noise(sigma: Tensor) -> Tensor:
 
 
 class BiasedReLU(nn.Module):
-    """S(t; σ) = max(t + b₀ + b₁σ, 0), one pair (b₀, b₁) per filter: the activation of the lecture."""
+    """S(t; σ) = max(t + b₀ + b₁σ, 0), one pair (b₀, b₁) per filter: the activation of the lecture.
+
+    Attributes
+    ----------
+    offset, offset_per_sigma : b₀ and b₁, (filters,); σ on the [0, 1] scale.
+    """
 
     def __init__(self, filters: int) -> None:
         super().__init__()
@@ -46,11 +52,18 @@ class HuberMixture(nn.Module):
     P projects the coefficients of every group of filters onto the ball of radius λⱼ; for groups of one that is
     clip(t, −λⱼ, λⱼ). w lies on the simplex (softmax), so S is firmly nonexpansive, and componentwise with slopes in
     [0, 1] for groups of one. In the step x − τAᵀS(Ax) small coefficients are removed and large ones kept: shrinkage
-    in one layer. Thresholds and weights follow the noise level through λⱼ = c·exp(aⱼ + bⱼ·log_noise(σ)) and logits
-    lⱼ + mⱼ·log_noise(σ), one set per group.
+    in one layer. Thresholds and weights follow the noise level through λⱼ = c·exp(aⱼ + bⱼ·log_noise(σ)), where c is
+    `SIGMA_UNIT`, and logits lⱼ + mⱼ·log_noise(σ), one set per group.
+
+    Attributes
+    ----------
+    group : filters per group; it divides their number.
+    log_threshold, log_threshold_slope : aⱼ and bⱼ, (TERMS, filters/group).
+    logits, logits_slope : lⱼ and mⱼ, (1 + TERMS, filters/group); those of w₀ come first.
     """
 
     TERMS = 2
+    """Huber functions in the mixture."""
     SMALLEST = 1e-12
     """Least threshold: what is smaller is nothing to an image, and its square or inverse no number of 32 bits."""
 
@@ -100,9 +113,10 @@ def reach_of_convolutions(p: int, scale: int, radius: int, offset: int = 0) -> i
 
 
 def grid_offset(scale: int, turn: int) -> tuple[int, int]:
-    """Rows and columns by which the grid of a pixel-unshuffle begins before the image; four positions take turns.
+    """Rows and columns, in pixels, by which the grid of a pixel-unshuffle begins before the image.
 
-    In turn they reach every row and every column of a cell of 2 or 4 pixels, so no place in it is special.
+    `turn` counts the steps of that scale, and four positions take turns. They reach every row and every column of a
+    cell of 2 or 4 pixels, so no place in it is special.
     """
     return (
         (0, 0),
@@ -141,6 +155,12 @@ class HuberField(nn.Module):
     λ₁ = λ·eʳ and λ₂ = λ·e⁻ʳ, with λ = exp(projection of guide maps) varying over positions and filters, and the
     spread r and the weights w on the simplex learned per filter. The maps do not depend on t, so S is
     componentwise and its slopes are in [0, 1], whatever the maps are.
+
+    Attributes
+    ----------
+    projection : from (B, maps, H, W) to log λ, (B, filters, H, W); coefficients are on the [0, 1] scale of pixels.
+    spread : r, (filters,).
+    balance : logit of w₁, (filters,).
     """
 
     def __init__(self, filters: int, maps: int) -> None:
@@ -223,7 +243,7 @@ class EulerStep(nn.Module):
         return F.conv2d(z, self.weight, padding=self.weight.shape[-1] // 2)
 
     def synthesise(self, c: Tensor) -> Tensor:
-        """Uᵀ Aᵀ c, the adjoint of `analyse`."""
+        """Uᵀ Aᵀ c, the adjoint of `analyse`: (B, filters, H/scale, W/scale) to (B, C, H, W)."""
         z = F.conv_transpose2d(c, self.weight, padding=self.weight.shape[-1] // 2)
         x = F.pixel_shuffle(z, self.scale) if self.scale > 1 else z
         left, right, top, bottom = self._margin
@@ -246,7 +266,14 @@ def dct_colour_frame(side: int, scale: int, channels: int, filters: int) -> Tens
 
     The constant of the first colour direction is left out and the highest frequencies come first. At
     stride `scale` all rows together are a tight frame, so x − Aᵀ S(Ax) is translation-invariant DCT
-    shrinkage before any training.
+    shrinkage (Coifman & Donoho 1995) before any training.
+
+    Parameters
+    ----------
+    side : side of the convolution, in cells of `scale` pixels.
+    scale : factor of the pixel-unshuffle before it.
+    channels : of the image; 3 have opponent colours, others each its own.
+    filters : number of rows.
 
     Returns
     -------

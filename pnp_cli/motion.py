@@ -70,7 +70,7 @@ def estimate_motion(pixels: npt.NDArray[np.float32]) -> MotionEstimate:
     spectrum = Spectrum(grey)
     flat, residuals = spectrum.fit_without_blur()
     best: tuple[float, float, float, float] | None = None
-    for length, angle, prominence in spectrum.candidates(flat, residuals):
+    for length, angle, prominence in spectrum.candidates(residuals):
         cost, length, angle = spectrum.fit(length, angle, flat)
         if best is None or cost < best[0]:
             best = cost, length, angle, prominence
@@ -88,7 +88,25 @@ def _confidence(gain: float, prominence: float) -> float:
 
 
 class Spectrum:
-    """Averaged log periodogram of an image, and models of it."""
+    """Averaged log periodogram of an image, and models of it.
+
+    It is the mean over tiles that overlap by half, each less its mean and times a Hann window of norm 1.
+
+    Parameters
+    ----------
+    grey : (H, W) array of an image in grey, white is 1.
+
+    Attributes
+    ----------
+    shape : (h, w) of a tile: `TILE` pixels on a side, or the side of a smaller image.
+    fy, fx : vertical and horizontal frequencies in cycles per pixel, (h, w // 2 + 1): a half-plane.
+    keep : mask of the n frequencies in use, (h, w // 2 + 1): 3 cycles and more on the shorter side of a tile.
+    log_power : natural logarithm of the periodogram at these, (n,).
+    basis : 1 and log(|f|/0.2) at these, (2, n): in it the log spectrum of a scene is linear.
+    window : autocorrelation of the window at every periodic lag, (h, w), 1 at lag 0.
+    transfer : |k̂|² of a motion of some length and angle as the window shows it, (n,); the last ones are kept.
+    cost_without_blur : cost per frequency of the model without blur, once `fit_without_blur` has run.
+    """
 
     def __init__(self, grey: Array) -> None:
         from scipy.signal.windows import hann
@@ -103,7 +121,7 @@ class Spectrum:
             power += np.abs(np.fft.rfft2(window * (tile - tile.mean()))) ** 2 / len(corners)
         self.fy, self.fx = np.meshgrid(np.fft.fftfreq(h), np.fft.rfftfreq(w), indexing="ij")
         radius = np.hypot(self.fy, self.fx)
-        self.keep = (radius * min(h, w) >= 3) & (radius <= 0.75)
+        self.keep = radius * min(h, w) >= 3
         self.log_power = np.log(power[self.keep] + 1e-12)
         logarithm = np.log(radius[self.keep] / 0.2)
         self.basis = np.stack([np.ones_like(logarithm), logarithm])
@@ -115,14 +133,14 @@ class Spectrum:
         self.cost_without_blur = np.inf
 
     def _transfer(self, length: float, angle: float) -> Array:
-        """|k̂|² of a segment at the frequencies kept, as the window shows it."""
+        """|k̂|² of a segment, in pixels and degrees, at the frequencies kept, as the window shows it."""
         theta = np.radians(angle)
         exact = np.sinc(length * (self.fx * np.cos(theta) - self.fy * np.sin(theta))) ** 2
         smoothed = np.fft.rfft2(np.fft.irfft2(exact, self.shape) * self.window).real
         return np.asarray(np.maximum(smoothed[self.keep], 1e-12))
 
     def _model(self, transfer: Array | float, scene: Array) -> Array:
-        """Log spectrum; `scene` is (log c, −p, log n)."""
+        """Log spectrum (n,) for |k̂|² = `transfer`; `scene` is (log c, −p, log n)."""
         slope = np.exp(np.clip(scene[:-1] @ self.basis, -60, 40))
         return np.asarray(np.log(transfer * slope + np.exp(np.clip(scene[-1], -35, 40))))
 
@@ -136,7 +154,12 @@ class Spectrum:
         return result.x, float(result.cost) / len(self.log_power)
 
     def fit_without_blur(self) -> tuple[Array, Array]:
-        """Scene and noise as if there were no blur, and what is left of the log spectrum, where the scene counts."""
+        """Scene and noise as if there were no blur, and what is left of the log spectrum, where the scene counts.
+
+        Returns
+        -------
+        (log c, −p, log n), and an array (n,).
+        """
         slope = np.linalg.lstsq(self.basis.T, self.log_power, rcond=None)[0]
         start = np.append(slope, np.quantile(self.log_power, 0.02))
         scene, self.cost_without_blur = self._least_squares(
@@ -147,8 +170,11 @@ class Spectrum:
         left = np.clip(self.log_power - self._model(1.0, scene), -6, 4)
         return scene, share * (left - np.average(left, weights=share))
 
-    def candidates(self, scene: Array, residuals: Array) -> list[tuple[float, float, float]]:
-        """Lengths and angles at the highest peaks of the cepstrum, and how far they stand out."""
+    def candidates(self, residuals: Array) -> list[tuple[float, float, float]]:
+        """Lengths (pixels) and angles (degrees) at the highest peaks of the cepstrum, and how far they stand out.
+
+        That is the height of a peak over the median height at its length. `residuals` are those of `fit_without_blur`.
+        """
         from scipy import ndimage
 
         h, w = self.shape
@@ -169,7 +195,10 @@ class Spectrum:
         return [(float(length[i, 0]), float(j), float(prominence[i, j])) for i, j in peaks]
 
     def fit(self, length: float, angle: float, scene: Array) -> tuple[float, float, float]:
-        """Cost per frequency, length and angle of the best model near these."""
+        """Cost per frequency, length (pixels) and angle (degrees) of the best model near these.
+
+        The loss is soft ℓ₁ with a scale of 0.5 in the log spectrum; `scene` is where scene and noise start from.
+        """
         fixed = self.transfer(length, angle)
         scene, _ = self._least_squares(lambda b: self.log_power - self._model(fixed, b), scene, max_nfev=10)
         low = np.r_[1.0, np.full(4, -np.inf)]

@@ -46,13 +46,26 @@ NOT_WHITE = 1.2
 def add_gaussian_noise(
     pixels: npt.NDArray[np.float32], sigma: float, seed: int | Sequence[int]
 ) -> npt.NDArray[np.float32]:
-    """Pixels (H, W, C) plus independent Gaussian noise of standard deviation `sigma` ([0, 1] scale)."""
+    """Pixels plus independent Gaussian noise.
+
+    Parameters
+    ----------
+    pixels : (H, W, C), white is 1.
+    sigma : standard deviation of the noise, [0, 1] scale.
+    seed : of NumPy's default generator: a non-negative integer or several.
+
+    Returns
+    -------
+    float32 array (H, W, C); it is not clipped, so values may lie outside [0, 1].
+    """
     generator = np.random.default_rng(seed)
     return pixels + np.float32(sigma) * generator.standard_normal(pixels.shape, dtype=np.float32)
 
 
 def estimate_noise(pixels: npt.NDArray[np.float32]) -> float:
     """Standard deviation of white noise in an image (H, W, C), [0, 1] scale: mean over the channels that vary.
+
+    0 if none does, or a side is shorter than 3 pixels.
 
     The colours of a scene vary together, so small patches of a colour image fill a part of their space only, and the
     noise is what fills the rest: see `_noise_floor`. The patches of a plane do so where there is little texture: see
@@ -183,6 +196,8 @@ def estimate_noise_under_blur(pixels: npt.NDArray[np.float32], kernel: Kernel) -
     the channels that vary; a twentieth is a compromise between scatter and bias (`benchmarks.noise_level`). JPEG
     compression removes noise at high frequencies first, so the quarter of lowest frequency counts where it holds more
     by `NOT_WHITE`; even that is then a lower bound.
+
+    Images that are smaller than the kernel, or than 8 pixels on a side, are measured by `estimate_noise`.
     """
     height, width = pixels.shape[:2]
     if min(height, width) < 8 or kernel.shape[0] > height or kernel.shape[1] > width:

@@ -81,15 +81,15 @@ class Blur:
         return float(rows.max() * columns.max())
 
     def forward(self, x: Tensor) -> Tensor:
-        """K x: scene to frame."""
+        """K x: scene to frame, (B, C, *scene) to (B, C, *size)."""
         return self.boundary.crop(_filter(self.boundary.enlarge(x), self._transfer))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """Kᵀ y: frame to scene."""
+        """Kᵀ y: frame to scene, (B, C, *size) to (B, C, *scene)."""
         return self.boundary.fold(_filter(self.boundary.pad(y), self._transfer.conj()))
 
     def normal(self, x: Tensor) -> Tensor:
-        """KᵀK x."""
+        """KᵀK x: (B, C, *scene), the shape is kept."""
         if self.diagonal:
             return _filter(x, self.power)
         return self.adjoint(self.forward(x))
@@ -137,7 +137,13 @@ class BlurCache:
         self._last: tuple[Kernel, BoundaryModel, Blur] | None = None
 
     def __call__(self, kernel: Kernel, size: Size, boundary: BoundaryModel) -> Blur:
-        """K for images of `size` (height, width)."""
+        """K for images of `size` (height, width).
+
+        Raises
+        ------
+        InputError
+            If the kernel is larger than the image.
+        """
         last = self._last
         if last is None or last[0] is not kernel or last[1] is not boundary or last[2].size != size:
             blur = Blur(kernel, size, boundary, device=self.device, dtype=self.dtype)

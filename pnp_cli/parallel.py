@@ -33,7 +33,7 @@ class Workers:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def part(self, batch: Tensor) -> Tensor:
-        """This worker's share of a batch (count·B, …): B entries."""
+        """This worker's share of a batch (count·B, …): B entries, (B, …)."""
         size = len(batch) // self.count
         return batch[self.rank * size : (self.rank + 1) * size]
 
@@ -63,7 +63,14 @@ class Workers:
 
 @contextmanager
 def joined(rank: int, count: int, device: torch.device) -> Iterator[Workers]:
-    """The processes that a launcher such as torchrun has started, gloo on the CPU, nccl on CUDA; or this one alone."""
+    """The processes that a launcher such as torchrun has started, gloo on the CPU, nccl on CUDA; or this one alone.
+
+    Parameters
+    ----------
+    rank, count : number of this process, from 0, and how many there are; they find each other by the launcher's
+        environment variables.
+    device : where this process computes.
+    """
     if count == 1:
         yield Workers(device=device)
         return

@@ -107,7 +107,17 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """One step: `loss` is the weighted mean squared error; `psnr` by σ (0-255) when it was validated."""
+    """One step.
+
+    Attributes
+    ----------
+    step : number of the step, from 1.
+    elapsed : seconds of training so far.
+    progress : share of the run that is done, in [0, 1].
+    learning_rate : of this step.
+    loss : squared error on the [0, 1] scale, divided by σ + 2/255, mean over the batch of this worker.
+    psnr : in dB by noise level on the 0-255 scale, if the network was validated.
+    """
 
     step: int
     elapsed: float
@@ -126,7 +136,12 @@ class TrainingRecord:
 
 
 class UnitNorm(nn.Module):
-    """W ↦ W/ν(W), ν one power-iteration step per training step on a 16 × 16 torus, warm-started."""
+    """W ↦ W/ν(W), ν one power-iteration step per training step on a 16 × 16 torus, warm-started.
+
+    Attributes
+    ----------
+    u : the image (1, C_in, 16, 16) of norm 1 that the power iteration has come to; ν = ‖W u‖ ≤ ‖W‖.
+    """
 
     SIDE = 16
     u: Tensor
@@ -187,7 +202,13 @@ def constrain(network: Denoiser) -> None:
 
 @torch.no_grad()
 def export(network: Denoiser) -> Denoiser:
-    """A plain float32 CPU copy of a network in training, every step within its certified interval."""
+    """A plain float32 CPU copy of a network in training, every step within its certified interval.
+
+    Raises
+    ------
+    ValueError
+        If a convolution is not finite.
+    """
     was_training = network.training
     network.eval()
     plain = build(network.architecture)
@@ -256,7 +277,15 @@ def validate(
 
 
 class Trainer:
-    """State of a training run: network, optimiser, generator, step and elapsed time."""
+    """State of a training run: network, optimiser, generator, step and elapsed time.
+
+    Attributes
+    ----------
+    network : the network in training, with the parametrisations of `constrain`; `export` makes a plain one of it.
+    step : number of steps taken.
+    elapsed : seconds that they took.
+    gradient_norm : running mean of the norm of the gradient.
+    """
 
     def __init__(
         self,
@@ -268,9 +297,24 @@ class Trainer:
         workers: Workers | None = None,
         start: Denoiser | None = None,
     ) -> None:
-        """`plain` is the trained plain network of a conditioned one, kept as it is; `workers` see `parallel`.
+        """Prepare the first step.
 
-        `start` is a trained network of the same architecture to go on from, its plain network included.
+        Parameters
+        ----------
+        architecture : of the network to train.
+        images : training images, uint8 tensors (3, H, W).
+        config : everything else that determines the run.
+        device : where to compute; the CPU by default.
+        plain : the trained plain network of a conditioned one, kept as it is.
+        workers : see `parallel`; this process alone by default.
+        start : a trained network of the same architecture to go on from, its plain network included.
+
+        Raises
+        ------
+        UsageError
+            If `start` or `plain` has another architecture, or is missing.
+        InputError
+            If no image is as large as a crop, or the device has no room for them.
         """
         self.workers = workers or Workers()
         self.architecture = architecture
@@ -382,7 +426,13 @@ class Trainer:
     # ---------------------------------------------------------------------------- checkpoints
 
     def save(self, path: str | Path) -> None:
-        """Write the whole state atomically (safetensors; no pickle)."""
+        """Write the whole state atomically (safetensors; no pickle).
+
+        Raises
+        ------
+        InputError
+            If the file cannot be written.
+        """
         tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
         tensors |= {f"optimiser.{k}": v for k, v in self.optimiser.state().items()}
         tensors["generator"] = self.generator.get_state()
@@ -406,8 +456,10 @@ class Trainer:
 
         Raises
         ------
+        InputError
+            If the file cannot be read.
         WeightsError
-            If the file is not a checkpoint of this architecture.
+            If it is not a checkpoint of this architecture.
         """
         header, tensors = read_checkpoint(path)
         try:
@@ -444,7 +496,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]
     Raises
     ------
     InputError
-        If the file cannot be read or is not a checkpoint.
+        If the file cannot be read.
+    WeightsError
+        If it is not a checkpoint.
     """
     data = read_bytes(path)
     return parse(data, str(path), CHECKPOINT_KIND)
