@@ -386,20 +386,22 @@ def require_format(image: Image, file_format: str, name: str = "output") -> None
     """Raise `InputError` if `encode_image` would, so that nobody works in vain."""
     if image.depth == "uint16" and file_format not in DEEP_FORMATS:
         raise InputError(
-            f"{name}: {file_format} cannot hold 16-bit samples; write a .png or .tif, or give --bit-depth 8"
+            f"{name}: {file_format} cannot hold 16-bit samples; write a .png or .tif, or store 8 bits (--bit-depth 8)"
         )
     if image.depth == "float32" and file_format not in FLOAT_FORMATS:
-        raise InputError(f"{name}: {file_format} cannot hold float samples; write a .tif, or give --bit-depth 8 or 16")
+        raise InputError(
+            f"{name}: {file_format} cannot hold float samples; write a .tif, or store 8 or 16 bits (--bit-depth)"
+        )
     if image.alpha is not None and file_format in ("JPEG", "BMP"):
         raise InputError(f"{name}: {file_format} cannot hold the transparency of this image; write a .png")
     if image.metadata.kinds and file_format in BARE_FORMATS:
         kinds = image.metadata.kinds
         other = natural_suffix(image)
         raise InputError(
-            f"{name}: {file_format} cannot hold the {kinds} of this image; write a {other}, or give --strip"
+            f"{name}: {file_format} cannot hold the {kinds} of this image; write a {other}, or do without (--strip)"
         )
     if file_format == "JPEG" and max(len(image.metadata.exif), len(image.metadata.xmp)) > LONGEST_SEGMENT:
-        raise InputError(f"{name}: JPEG cannot hold that much EXIF or XMP data; write a .png, or give --strip")
+        raise InputError(f"{name}: JPEG cannot hold that much EXIF or XMP data; write a .png, or do without (--strip)")
     if max(image.size) > MAX_SIDE.get(file_format, max(image.size)):
         raise InputError(f"{name}: {file_format} cannot hold images of this size; write a .png or .tif")
 
