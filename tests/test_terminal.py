@@ -1,0 +1,210 @@
+"""What the commands show on a terminal: bars while they work, tables at the end, and how Ctrl-C leaves it."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pnp_cli.images import Image, write_image
+
+from .helpers import installed_command
+
+fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+
+BAR = "━"
+CURSOR_OFF, CURSOR_ON, WIPE = "\x1b[?25l", "\x1b[?25h", "\x1b[2K"
+"""Control sequences of a terminal: hide the cursor, show it, clear the line."""
+
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Run a command for which the keys typed at its terminal are, such as Ctrl-C."""
+
+
+class Terminal:
+    """The installed command on a terminal of 100 columns that holds all its streams.
+
+    Attributes
+    ----------
+    shown : all that it has written there, with the control sequences.
+    """
+
+    def __init__(self, cwd: Path, *arguments: object) -> None:
+        self.shown = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 30, 100, 0, 0))
+        ignored = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TAKE_TERMINAL, installed_command(), *map(str, arguments)],
+            cwd=cwd,
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            env={k: v for k, v in os.environ.items() if k not in ignored} | {"TERM": "xterm", "PYTHONUTF8": "1"},
+            start_new_session=True,
+        )
+        os.close(follower)
+
+    def read(self) -> bool:
+        """Wait for more output; false at its end."""
+        try:
+            chunk = os.read(self._leader, 2**16)
+        except OSError:  # what Linux calls the end
+            chunk = b""
+        self.shown += self._decoder.decode(chunk)
+        return bool(chunk)
+
+    def read_until(self, text: str) -> None:
+        while text not in self.shown and self.read():
+            pass
+        assert text in self.shown, self.shown
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._leader, keys)
+
+    def end(self) -> int:
+        """Read all there is; the exit code."""
+        while self.read():
+            pass
+        return self.process.wait()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._leader)
+
+
+@contextmanager
+def terminal(cwd: Path, *arguments: object) -> Iterator[Terminal]:
+    session = Terminal(cwd, *arguments)
+    watchdog = threading.Timer(300, session.process.kill)
+    watchdog.start()
+    try:
+        yield session
+    finally:
+        watchdog.cancel()
+        session.close()
+
+
+def shown_by(cwd: Path, *arguments: object) -> str:
+    """All that a command writes to its terminal; it ends well."""
+    with terminal(cwd, *arguments) as session:
+        assert session.end() == 0, session.shown
+    assert "Traceback" not in session.shown
+    return session.shown
+
+
+def words(shown: str) -> str:
+    """Without control sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+
+
+def assert_bar(shown: str, label: str) -> None:
+    """It was there with its label, the last one is wiped out, and the cursor is back."""
+    assert re.search(rf"{re.escape(label)} +{BAR}{{40}}", words(shown)), shown
+    assert shown.count(CURSOR_OFF) == shown.count(CURSOR_ON) == 1
+    assert shown.rindex(BAR) < min(shown.index(CURSOR_ON), shown.rindex(WIPE))
+
+
+@pytest.fixture
+def place(photo: Image, tmp_path: Path) -> Path:
+    """A folder with two photographs in a folder `in`."""
+    for name in ("one", "[two]"):
+        write_image(photo, tmp_path / f"in/{name}.png")
+    return tmp_path
+
+
+def test_denoise(place: Path, small_weights: Path) -> None:
+    """A bar of the files, below it one of the file, and above both what is said."""
+    shown = shown_by(place, "denoise", "in", "-o", "out", "-w", small_weights, "-s", 10, "--repeat", 3)
+    assert_bar(shown, "files")
+    assert_bar(shown, "in/[two].png")
+    assert "2/2" in words(shown)
+    for line in ("in/[two].png: sigma 10 (0-255 scale, given)", "wrote out/[two].png"):
+        assert f"{line}\r\n" in words(shown)
+
+
+def test_deblur(place: Path, small_weights: Path) -> None:
+    shown = shown_by(place, "deblur", "in/one.png", "-o", "o.png", "--disk", 2, "-w", small_weights, "--verbose")
+    assert_bar(shown, "in/one.png")
+    assert "  iteration 2, residual" in words(shown)
+    assert "\nwrote o.png\r\n" in words(shown)
+
+
+def test_ista(place: Path) -> None:
+    shown = shown_by(place, "ista", "in/one.png", "-o", "o.png", "--disk", 2, "--max-iter", 40)
+    assert_bar(shown, "in/one.png")
+    assert "\nwrote o.png\r\n" in words(shown)
+
+
+def test_blur(place: Path) -> None:
+    """One file is no batch, so there is no bar."""
+    assert_bar(shown_by(place, "blur", "in", "-o", "out", "--disk", 1), "files")
+    shown = shown_by(place, "blur", "in/one.png", "-o", "o.png", "--disk", 1)
+    assert BAR not in shown
+    assert shown.endswith("wrote o.png\r\n")
+
+
+def test_quiet(place: Path, small_weights: Path) -> None:
+    assert shown_by(place, "denoise", "in", "-o", "out", "-w", small_weights, "-s", 10, "-q") == ""
+
+
+def test_train_denoiser(place: Path) -> None:
+    """A bar in place of the lines of the log."""
+    arguments = ("--preset", "dncnn", "--steps", 101, "--batch", 1, "--crop", 8, "-o", "w.safetensors")
+    shown = shown_by(place, "train-denoiser", "in", *arguments)
+    assert_bar(shown, "dncnn")
+    assert "\nstep 100 " not in words(shown)
+    assert '"step": 100' in (place / "w.log.jsonl").read_text()
+
+
+def test_certify(place: Path, small_weights: Path) -> None:
+    lines = words(shown_by(place, "certify", small_weights)).splitlines()
+    headings = next(line for line in lines if line.startswith("layer"))
+    assert headings.split() == ["layer", "shape", "‖A‖", "≤", "‖A‖", "≥", "gap", "τ", "α", "=", "τ‖A‖²/2"]
+    assert sum(line.startswith("steps.") for line in lines) == 3
+    assert any(line.startswith("verdict: AVERAGED") for line in lines)
+
+
+def test_psnr(place: Path) -> None:
+    """A table with names and the mean, where a pipe gets bare numbers."""
+    lines = words(shown_by(place, "psnr", "in/one.png", "in/one.png", "in/[[]two].png", "--ssim")).splitlines()
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+    assert rows == [[name, "inf", "1.0000"] for name in ("in/one.png", "in/[two].png", "mean")]
+
+
+def test_kernel(place: Path) -> None:
+    lines = shown_by(place, "kernel", "--motion", 5, 30).splitlines()
+    assert [line.split()[0] for line in lines] == ["kernel", "size", "centroid", "deviation", "|OTF|"]
+
+
+def test_help(place: Path) -> None:
+    for arguments in (("--help",), ("deblur", "--help")):
+        assert "Usage: pnp" in words(shown_by(place, *arguments))
+
+
+def test_ctrl_c(photo: Image, tmp_path: Path, small_weights: Path) -> None:
+    """Typed while the bars are there: they go, the cursor comes back, and what is not done is said."""
+    for i in range(40):
+        write_image(photo, tmp_path / f"in/{i:02}.png")
+    with terminal(tmp_path, "denoise", "in", "-o", "out", "-w", small_weights, "-s", 10, "--repeat", 20) as session:
+        session.read_until("wrote out/02.png")
+        session.type(b"\x03")
+        assert session.end() == 130
+    assert_bar(session.shown, "files")
+    assert "not done" in words(session.shown)
+    assert "Traceback" not in session.shown
+    assert 3 <= len(list((tmp_path / "out").iterdir())) < 40
