@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -180,38 +181,58 @@ def test_names(pnp: Run, photo: Image, tmp_path: Path) -> None:
     assert len(error_lines(result)) == 1
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1), (3, 7)])
-def test_extreme_sizes(pnp: Run, tmp_path: Path, size: tuple[int, int], conditioned_weights: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "fitting"),
+    [
+        ((1, 1), ("--motion", 1, 0)),
+        ((1, 10_000), ("--motion", 5, 0)),
+        ((10_000, 1), ("--motion", 5, 90)),
+        ((3, 7), ("--disk", 1)),
+    ],
+    ids=["1x1", "1x10000", "10000x1", "3x7"],
+)
+def test_extreme_sizes(
+    pnp: Run, tmp_path: Path, size: tuple[int, int], fitting: tuple[object, ...], conditioned_weights: Path
+) -> None:
+    """Restored whenever the kernel fits into the image, which one of 5 x 5 pixels does not."""
     pixels = np.random.default_rng(0).random((*size, 3), dtype=np.float32)
     write_image(Image(pixels), tmp_path / "in.png")
-    result = pnp("denoise", tmp_path / "in.png", "-o", tmp_path / "out.png", "-s", 20, "-w", conditioned_weights)
+    denoise = ("denoise", tmp_path / "in.png", "-o", tmp_path / "out.png", "-s", 20)
+    deblur = ("deblur", tmp_path / "in.png", "-o", tmp_path / "sharp.png", *fitting)
+    for command, output in ((denoise, "out.png"), (deblur, "sharp.png")):
+        result = pnp(*command, "-w", conditioned_weights)
+        assert result.returncode == 0, result.stderr
+        assert read_image(tmp_path / output).size == size
+    result = pnp("deblur", tmp_path / "in.png", "-o", tmp_path / "d.png", "--gaussian", 0.4, "-w", conditioned_weights)
+    assert result.returncode == 1
+    (line,) = error_lines(result)
+    assert f"the 5x5 kernel is larger than the {size[0]}x{size[1]} image" in line
+    assert not (tmp_path / "d.png").exists()
+
+
+def test_a_file_that_changes_while_it_is_read(pnp: Run, photo: Image, tmp_path: Path) -> None:
+    """It is opened once: what was read is what was hashed and restored, whatever its name leads to by then."""
+    path, other = tmp_path / "in.png", tmp_path / "other.png"
+    write_image(photo, tmp_path / "photo.png")
+    content = (tmp_path / "photo.png").read_bytes()
+    write_image(photo.with_pixels(1 - photo.pixels), other)
+    os.mkfifo(path)
+
+    def change() -> None:
+        with open(path, "wb") as stream:  # waits until the command has opened it for reading
+            os.replace(other, path)
+            stream.write(content)
+
+    writer = threading.Thread(target=change, daemon=True)
+    writer.start()
+    result = pnp("blur", path, "-o", tmp_path / "out.png", "--disk", 1, "--json")
+    writer.join(timeout=60)
     assert result.returncode == 0, result.stderr
-    assert read_image(tmp_path / "out.png").size == size
-    kernel = ("--motion", 1, 0) if 1 in size else ("--gaussian", 0.4)
-    result = pnp("deblur", tmp_path / "in.png", "-o", tmp_path / "d.png", *kernel, "-w", conditioned_weights)
-    assert result.returncode in (0, 1)
-    error_lines(result)
-    assert (tmp_path / "d.png").exists() == (result.returncode == 0)
-
-
-def test_a_file_that_changes_while_it_is_read(photo: Image, tmp_path: Path) -> None:
-    """It is read once: what was read is what was hashed and restored."""
-    path = tmp_path / "in.png"
-    write_image(photo, path)
-    script = "import sys, time; time.sleep(0.3); open(sys.argv[1], 'wb').write(b'gone')"
-    changer = subprocess.Popen([sys.executable, "-c", script, str(path)])
-    out = tmp_path / "out.png"
-    result = subprocess.run(
-        [installed_command(), "blur", str(path), "-o", str(out), "--disk", "1", "--on-exists", "overwrite"],
-        capture_output=True,
-        check=False,
-    )
-    changer.wait()
-    assert result.returncode in (0, 1)
-    error_lines(result)
-    assert out.exists() == (result.returncode == 0)
-    if out.exists():
-        assert read_image(out).size == photo.size
+    record = json.loads(result.stdout)
+    assert record["input_sha256"] == hashlib.sha256(content).hexdigest()
+    assert record["output_sha256"] == hashlib.sha256((tmp_path / "out.png").read_bytes()).hexdigest()
+    assert pnp("blur", tmp_path / "photo.png", "-o", tmp_path / "expected.png", "--disk", 1).returncode == 0
+    assert (tmp_path / "out.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 
 def test_a_damaged_file_gets_one_sentence(installed: Run, photo: Image, tmp_path: Path) -> None:
@@ -291,16 +312,30 @@ def test_other_signals_stop_like_an_interruption(
     assert {Path(entry["output"]).name for entry in record["files"]} == {p.name for p in out.iterdir()}
 
 
-@pytest.mark.parametrize("delay", [0.3, 0.5, 0.7, 0.9])
-def test_an_interruption_while_libraries_are_imported(photo_file: Path, small_weights: Path, delay: float) -> None:
+INTERRUPTED = """
+import os, signal, sys
+
+class Interruption:
+    def find_spec(self, name, path, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+module = sys.argv.pop(1)
+sys.meta_path.insert(0, Interruption())
+from pnp_cli.__main__ import main
+main()
+"""
+"""The command, with a Ctrl-C at the moment when a module is about to be imported."""
+
+
+@pytest.mark.parametrize("module", ["typer", "torch", "torch._C", "torch.nn.functional", "pnp_cli.weights", "PIL"])
+def test_an_interruption_while_libraries_are_imported(photo_file: Path, small_weights: Path, module: str) -> None:
+    """Of the command line, before torch, inside it, after it, and for the first file."""
     arguments = ["denoise", str(photo_file), "-w", str(small_weights), "-s", "10"]
-    script = f"import sys; sys.argv = {['pnp', *arguments]!r}; from pnp_cli.cli import main; print(flush=True); main()"
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout
-        process.stdout.readline()  # the command line is there, torch is not
-        time.sleep(delay)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) in (130, 0)
+    result = subprocess.run([sys.executable, "-c", INTERRUPTED, module, *arguments], capture_output=True, check=False)
+    assert result.returncode == 130, result.stderr
+    assert b"Traceback" not in result.stderr
+    assert list(photo_file.parent.iterdir()) == [photo_file]
 
 
 def test_data_for_a_closed_output_are_an_error(photo_file: Path) -> None:
