@@ -85,13 +85,16 @@ class Tiled(Denoiser):
         return self._each(x, lambda part, tile: self.denoiser.estimate(part, sigma))
 
     def condition(self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True) -> Tiled:
-        """Freeze the reference of a conditioned network: its guide maps are computed tile by tile and kept whole."""
+        """Freeze the reference of a conditioned network: its guide maps are computed tile by tile and kept whole.
+
+        The operator reaches less far than the network, so its tiles have smaller halos.
+        """
         network = self.denoiser
         if not isinstance(network, ConditionedNetwork):
             return self
         tiles = self._tiles(reference)
         parts = ((network.condition(_part(reference, t.outer), sigma, noisy), t.crop, t.inner) for t in tiles)
-        return Tiled(assemble(parts, reference.shape), self.side, self.halo)
+        return Tiled.of(assemble(parts, reference.shape), self.side)
 
     def _tiles(self, x: Tensor) -> Iterator[Tile]:
         return tiles_of(x.shape[2], x.shape[3], self.side, self.halo, self.multiple)
