@@ -228,7 +228,9 @@ class ConditionedNetwork(Denoiser):
         """The plain network, averaged; see `Denoiser.forward`."""
         return self.plain(x, sigma)
 
-    def condition(self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True) -> Conditioned:
+    def condition(
+        self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True, guide_factor: float = 1.0
+    ) -> Conditioned:
         """The averaged operator x ↦ N(x; reference), for images of the shape of the reference.
 
         The plain network makes the first estimate from the reference. For the parameters see `Denoiser.condition`.
@@ -238,7 +240,7 @@ class ConditionedNetwork(Denoiser):
         holds_noise = torch.as_tensor(noisy, device=fitted.device).expand(len(reference))
         holds_noise = holds_noise[:, None].expand(-1, len(fitted) // len(reference)).flatten()
         seen = torch.where(holds_noise[:, None, None, None], fitted, estimate)
-        return Conditioned(self, self.guide(seen, estimate, level), reference.shape)
+        return Conditioned(self, self.guide(seen, estimate, guide_factor * level), reference.shape)
 
     def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Second pass: condition on the image itself, which counts as noisy, then denoise it; shapes as in `forward`.
@@ -361,6 +363,10 @@ class SelfReferenced(nn.Module):
     operator : the operator for that reference, while there is one.
     """
 
+    GUIDE_FACTOR = 0.8
+    """An iterate is closer to the scene than the strength of the denoiser tells: 0.06 dB better at σ = 7.65 than 1, on
+    validation images (see the model card)."""
+
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
         self.denoiser = denoiser
@@ -369,7 +375,7 @@ class SelfReferenced(nn.Module):
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise `x` (B, C, H, W), `sigma` on the [0, 1] scale; the first call fixes the reference and the shape."""
         if self.operator is None:
-            self.operator = self.denoiser.condition(x, sigma, noisy=False)
+            self.operator = self.denoiser.condition(x, sigma, noisy=False, guide_factor=self.GUIDE_FACTOR)
         return self.operator(x, sigma)
 
 

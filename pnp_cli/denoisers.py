@@ -183,7 +183,9 @@ class Denoiser(nn.Module):
         """The best single estimate the network has, shapes as in `forward`; it need not be averaged where that is."""
         return self(x, sigma)
 
-    def condition(self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True) -> Denoiser:
+    def condition(
+        self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True, guide_factor: float = 1.0
+    ) -> Denoiser:
         """The operator for a frozen reference; a denoiser that takes none is that operator itself.
 
         Parameters
@@ -192,6 +194,8 @@ class Denoiser(nn.Module):
         sigma : noise level of the reference, [0, 1] scale; a number or (B,).
         noisy : whether the reference holds white noise of that level, or is an image of which nothing such is known,
             like the iterates of an inverse problem; for all images or each, (B,).
+        guide_factor : what the guide takes the noise level for, as a multiple of sigma; the lower, the more it trusts
+            the reference.
         """
         return self
 
@@ -382,11 +386,13 @@ class Ensemble(Denoiser):
         """Mean of the eight estimates."""
         return self._mean(x, lambda denoiser, turned: denoiser.estimate(turned, sigma))
 
-    def condition(self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True) -> Ensemble:
+    def condition(
+        self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True, guide_factor: float = 1.0
+    ) -> Ensemble:
         """Every symmetry takes the reference, (B, C, H, W), as it sees the image; see `Denoiser.condition`."""
         if not self.takes_reference:
             return self
-        return Ensemble(*(d.condition(turn(reference, *s), sigma, noisy) for d, s in self._members()))
+        return Ensemble(*(d.condition(turn(reference, *s), sigma, noisy, guide_factor) for d, s in self._members()))
 
     def _members(self) -> Iterator[tuple[Denoiser, tuple[int, bool]]]:
         for i, symmetry in enumerate(SYMMETRIES):

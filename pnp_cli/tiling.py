@@ -84,7 +84,9 @@ class Tiled(Denoiser):
         """The best single estimate of the network; a reference is kept for one tile at a time only."""
         return self._each(x, lambda part, tile: self.denoiser.estimate(part, sigma))
 
-    def condition(self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True) -> Tiled:
+    def condition(
+        self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True, guide_factor: float = 1.0
+    ) -> Tiled:
         """Freeze the reference of a conditioned network: its guide maps are computed tile by tile and kept whole.
 
         The operator reaches less far than the network, so its tiles have smaller halos.
@@ -93,7 +95,8 @@ class Tiled(Denoiser):
         if not isinstance(network, ConditionedNetwork):
             return self
         tiles = self._tiles(reference)
-        parts = ((network.condition(_part(reference, t.outer), sigma, noisy), t.crop, t.inner) for t in tiles)
+        arguments = sigma, noisy, guide_factor
+        parts = ((network.condition(_part(reference, t.outer), *arguments), t.crop, t.inner) for t in tiles)
         return Tiled.of(assemble(parts, reference.shape), self.side)
 
     def _tiles(self, x: Tensor) -> Iterator[Tile]:

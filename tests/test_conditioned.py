@@ -92,7 +92,7 @@ def test_fields_are_interpolated_for_an_offset_grid(offset: tuple[int, int]) -> 
 def test_self_reference_freezes_at_the_first_call(network: ConditionedNetwork) -> None:
     first, second = torch.rand(2, 1, 3, 8, 8)
     denoiser = SelfReferenced(network)
-    operator = network.condition(first, 0.1, noisy=False)
+    operator = network.condition(first, 0.1, noisy=False, guide_factor=SelfReferenced.GUIDE_FACTOR)
     assert torch.equal(denoiser(first, 0.1), operator(first, 0.1))
     assert torch.equal(denoiser(second, 0.1), operator(second, 0.1))
 
@@ -106,6 +106,16 @@ def test_references_with_and_without_noise(network: ConditionedNetwork) -> None:
     torch.testing.assert_close(mixed, torch.stack([noisy[0], clean[1], noisy[2], clean[3]]))
     assert torch.equal(network.estimate(x, 0.1), noisy)
     assert torch.equal(network.train().estimate(x, 0.1), noisy)
+
+
+def test_the_guide_may_be_told_another_level(network: ConditionedNetwork) -> None:
+    """That changes the thresholds, but not what else depends on the level."""
+    x = torch.rand(1, 3, 16, 16)
+    told = network.condition(x, 0.1, noisy=False, guide_factor=0.5)
+    maps = network.condition(x, 0.1, noisy=False).maps
+    assert not torch.allclose(told.maps[2], maps[2])
+    told.maps = maps
+    assert torch.equal(told(x, 0.1), network.condition(x, 0.1, noisy=False)(x, 0.1))
 
 
 @pytest.mark.parametrize("scale", [0.02, 1.0, 30.0])

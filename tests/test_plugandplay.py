@@ -207,10 +207,10 @@ def test_references_are_renewed_then_frozen(photo: Image, refresh: int, warm: in
     renewals: list[int] = []
     condition = network.condition
 
-    def spy(reference: Tensor, sigma: float, noisy: bool) -> Conditioned:
+    def spy(reference: Tensor, sigma: float, noisy: bool, guide_factor: float) -> Conditioned:
         assert not noisy
         renewals.append(len(seen))
-        return condition(reference, sigma, noisy)
+        return condition(reference, sigma, noisy, guide_factor)
 
     seen: list[Tensor] = []
     network.condition = spy  # type: ignore[method-assign, assignment]

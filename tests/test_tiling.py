@@ -108,7 +108,10 @@ def test_tiles_cover_once() -> None:
     assert (count == 1).all()
 
 
-@pytest.mark.parametrize("command", [("denoise", "--sigma", 10), ("deblur", "--motion", 5, 0, "--sigma", 5)])
+@pytest.mark.parametrize(
+    "command",
+    [("denoise", "--sigma", 10), ("deblur", "--motion", 5, 0, "--sigma", 5, "--acceleration", "none", "--tol", 1e-3)],
+)
 def test_the_commands_with_tiles(
     pnp: Run, photo: Image, tmp_path: Path, conditioned_weights: Path, command: tuple[object, ...]
 ) -> None:
