@@ -346,9 +346,9 @@ def test_output_names() -> None:
     assert target_of(Source(Path("x/photo.jpg")), options, False) == Path("x/photo.denoised.png")
     assert target_of(Source(Path("x/photo.tif")), options, False) == Path("x/photo.denoised.tif")
     assert target_of(Source(None), options, False) is None
-    mirrored = FileOptions("denoise", "denoised", "out", recursive=True)
+    mirrored = FileOptions("denoise", "denoised", output="out", recursive=True)
     assert target_of(Source(Path("in/sub/p.png"), Path("in")), mirrored, True) == Path("out/sub/p.png")
-    webp = FileOptions("denoise", "denoised", "out/", file_format="webp")
+    webp = FileOptions("denoise", "denoised", output="out/", file_format="webp")
     assert target_of(Source(Path("p.png")), webp, False) == Path("out/p.webp")
 
 

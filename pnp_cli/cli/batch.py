@@ -62,13 +62,13 @@ def exit_code_of_all(codes: Iterable[int]) -> int:
 FALSE_CERTIFICATE = "a check of the theory failed, so a certificate is false or there is a bug; please report it"
 
 
-def run_batch(inputs: Sequence[str], options: FileOptions, work: Work) -> int:
+def run_batch(options: FileOptions, work: Work) -> int:
     """Read, work on and write every input; returns the exit code of the command.
 
     A file that fails is reported and the others go on, unless `fail_fast`. What was finished before an
     interruption is kept, and the manifest says so. With `scheduler` the work is done on a Dask cluster.
     """
-    sources = find_sources(inputs, options.recursive)
+    sources = find_sources(options.inputs, options.recursive)
     options.check(sources)
     jobs = find_jobs(sources, options)
     with _manifest(options) as manifest, file_progress(len(jobs), options.quiet) as advance:

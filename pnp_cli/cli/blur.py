@@ -8,25 +8,17 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError
-from ..images import MAX_PIXELS
 from . import kernel_options as k
 from . import options as o
 from .batch import Outcome, run_batch
 from .console import say
 from .paths import FileOptions
+from .shared import takes
 
 
+@takes(before=[o.images_in_and_out, k.kernel_options], after=[o.file_options])
 def blur(
     context: typer.Context,
-    inputs: o.Inputs,
-    output: o.Output = None,
-    motion: k.Motion = None,
-    gaussian: k.Gaussian = None,
-    disk: k.Disk = None,
-    path: k.MotionPath = None,
-    trajectory: k.Trajectory = None,
-    kernel: k.KernelFile = None,
-    center: k.Center = True,
     boundary: Annotated[
         str,
         typer.Option(
@@ -37,21 +29,6 @@ def blur(
         str, typer.Option("--noise", metavar="S", help="Standard deviation of Gaussian noise on the 0-255 scale.")
     ] = "0",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")] = 0,
-    file_format: o.Format = None,
-    bit_depth: o.BitDepth = "keep",
-    quality: o.Quality = 95,
-    strip: o.Strip = False,
-    max_pixels: o.MaxPixels = MAX_PIXELS,
-    recursive: o.Recursive = False,
-    on_exists: o.OnExists = "error",
-    fail_fast: o.FailFast = False,
-    json: o.Json = False,
-    manifest: o.ManifestFile = None,
-    scheduler: o.Scheduler = None,
-    config: o.Config = None,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-    device: o.Device = "auto",
 ) -> None:
     """Blur images and add noise, to make test inputs. Every image has its own noise, by --seed and its pixels.
 
@@ -59,11 +36,12 @@ def blur(
 
     Example: pnp blur photo.png -o blurred.tif --motion 15 30 --noise 2.55
     """
+    files = FileOptions.of(context, "blurred")
     if boundary == "free":
         raise UsageError(
             "a scene that is unknown beyond the frame cannot be blurred; use --boundary reflect or periodic"
         )
-    choice = k.read_kernel(context, motion, gaussian, disk, kernel, path, trajectory, center)
+    choice = k.read_kernel(context)
     if choice.kernel is None:
         raise UsageError("--motion auto needs images that are blurred already; give a length and an angle")
     psf, description = choice.kernel, choice.description
@@ -71,7 +49,7 @@ def blur(
     assert level is not None
     hint = o.level_hint(level, "--noise")
     for line in (*choice.notes, *([hint] if hint else [])):
-        say(line, quiet)
+        say(line, files.quiet)
 
     from ..boundaries import boundary_model
     from ..images import Image
@@ -79,15 +57,17 @@ def blur(
     from ..operators import BlurCache
     from ..tensors import from_tensor, to_tensor
 
-    place = o.read_device(device, scheduler)
+    place = o.read_device(files.device, files.scheduler)
     blur_for, model = BlurCache(place), boundary_model(boundary)
 
     def work(image: Image, name: str) -> Outcome:
+        fields = {"kernel": description, "boundary": boundary, "noise": level, "seed": seed}
+        say(f"{name}: {description}, {boundary} boundary, noise {level:g} (0-255 scale, seed {seed})", files.quiet)
+        if files.dry_run:
+            return Outcome(None, fields)
         result = from_tensor(blur_for(psf, image.size, model).forward(to_tensor(image, place)), image)
         own_seed = seed, zlib.crc32(image.pixels.tobytes())  # as if drawn anew for every image
         pixels = add_gaussian_noise(result.pixels, level / 255, own_seed) if level else result.pixels
-        say(f"{name}: {description}, {boundary} boundary, noise {level:g} (0-255 scale, seed {seed})", quiet)
-        fields = {"kernel": description, "boundary": boundary, "noise": level, "seed": seed}
         return Outcome(result.with_pixels(pixels), fields, unclipped=True)
 
-    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "blurred", kernel, trajectory), work))
+    raise typer.Exit(run_batch(files.protecting(choice.file), work))

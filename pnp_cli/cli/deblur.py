@@ -8,28 +8,21 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError, UsageError
-from ..images import MAX_PIXELS, Image
+from ..images import Image
 from . import kernel_options as k
 from . import options as o
 from .batch import FALSE_CERTIFICATE, Outcome, run_batch
 from .console import progress, say
 from .paths import FileOptions
+from .shared import takes
 
 OUTSIDE = 0.1
 """How far beyond black or white an image may go unmentioned, on the [0, 1] scale: noise does."""
 
 
+@takes(before=[o.images_in_and_out, k.kernel_options], after=[o.file_options])
 def deblur(
     context: typer.Context,
-    inputs: o.Inputs,
-    output: o.Output = None,
-    motion: k.Motion = None,
-    gaussian: k.Gaussian = None,
-    disk: k.Disk = None,
-    path: k.MotionPath = None,
-    trajectory: k.Trajectory = None,
-    kernel: k.KernelFile = None,
-    center: k.Center = True,
     boundary: o.Boundary = "free",
     sigma: o.Sigma = "auto",
     weights: o.Weights = "conditioned",
@@ -104,7 +97,6 @@ def deblur(
     ] = None,
     allow_unsafe: o.AllowUnsafe = False,
     strict: o.Strict = False,
-    dry_run: o.DryRun = False,
     tile: o.Tile = "auto",
     patch: Annotated[
         str,
@@ -115,33 +107,20 @@ def deblur(
             "image and free memory, 0 takes the image whole.",
         ),
     ] = "auto",
-    file_format: o.Format = None,
-    bit_depth: o.BitDepth = "keep",
-    quality: o.Quality = 95,
-    strip: o.Strip = False,
-    max_pixels: o.MaxPixels = MAX_PIXELS,
-    recursive: o.Recursive = False,
-    on_exists: o.OnExists = "error",
-    fail_fast: o.FailFast = False,
-    json: o.Json = False,
-    manifest: o.ManifestFile = None,
     picture: k.Picture = None,
-    scheduler: o.Scheduler = None,
-    config: o.Config = None,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-    device: o.Device = "auto",
 ) -> None:
     """Restore blurred images by N(x - step * grad f(x)) with a certified denoiser N.
 
     Example: pnp deblur blurred.png -o sharp.png --motion 15 30
     """
+    files = FileOptions.of(context, "deblurred")
+    quiet = files.quiet
     if data_term == "least-squares" and envelope is not None:
         raise UsageError("--envelope belongs to --data-term envelope; leave one of them out")
     level = o.read_level(sigma, "--sigma")
     side, patch_side = o.read_side(tile, "--tile", 64), o.read_side(patch, "--patch", 256)
     given = o.read_level(strength, "--strength")
-    choice = k.read_kernel(context, motion, gaussian, disk, kernel, path, trajectory, center)
+    choice = k.read_kernel(context)
     k.require_drawable(picture, choice)
     for hint in (o.level_hint(level, "--sigma"), o.level_hint(given, "--strength"), *choice.notes):
         if hint:
@@ -183,8 +162,8 @@ def deblur(
     )
     Settings.for_noise(choices.noise or 0.0, **choices.settings)  # refuses what makes no sense before any work
     boundary_model(boundary)  # the same for an unknown name
-    truth = read_image(reference, max_pixels=max_pixels) if reference else None
-    place = o.read_device(device, scheduler)
+    truth = read_image(reference, max_pixels=files.max_pixels) if reference else None
+    place = o.read_device(files.device, files.scheduler)
     shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
     blurs = BlurCache(place)
@@ -227,7 +206,7 @@ def deblur(
             say("range       the image has values outside [0, 1], the result has none; --no-box lifts this", quiet)
         if not allow_unsafe:
             plan.guarantee.require()
-        if dry_run:
+        if files.dry_run:
             return Outcome(None, fields)
 
         with progress(name, max_iter * count, quiet) as show:
@@ -235,7 +214,7 @@ def deblur(
             def note(patch: int, record: Record) -> None:
                 words = f"iteration {record.iteration}, residual {record.relative:.1e}"
                 show(max_iter * patch + record.iteration, words)
-                say(f"  {words}{', warm' if record.warm else ''}", not verbose)
+                say(f"  {words}{', warm' if record.warm else ''}", not files.verbose)
 
             end = deblurring.run(note)
         if count > 1:
@@ -255,7 +234,7 @@ def deblur(
             say(f"psnr        {fields['psnr_input']:.2f} dB before, {fields['psnr']:.2f} dB after (peak 1.0)", quiet)
         return Outcome(result, fields, failure)
 
-    code = run_batch(inputs, FileOptions.of(context, "deblurred", *shelf.paths, reference, kernel, trajectory), work)
-    if picture and choice.kernel is not None and not dry_run:
-        k.draw(choice.kernel, picture, on_exists, quiet)
+    code = run_batch(files.protecting(*shelf.paths, reference, choice.file), work)
+    if picture and choice.kernel is not None and not files.dry_run:
+        k.draw(choice.kernel, picture, files.on_exists, quiet)
     raise typer.Exit(code)

@@ -8,17 +8,16 @@ from typing import Annotated
 import typer
 
 from ..errors import DivergenceError
-from ..images import MAX_PIXELS
 from . import options as o
 from .batch import FALSE_CERTIFICATE, Outcome, run_batch
 from .console import progress, say
 from .paths import FileOptions
+from .shared import takes
 
 
+@takes(before=[o.images_in_and_out], after=[o.file_options])
 def denoise(
     context: typer.Context,
-    inputs: o.Inputs,
-    output: o.Output = None,
     sigma: o.Sigma = "auto",
     weights: o.Weights = "conditioned",
     repeat: Annotated[
@@ -31,22 +30,6 @@ def denoise(
         ),
     ] = False,
     tile: o.Tile = "auto",
-    file_format: o.Format = None,
-    bit_depth: o.BitDepth = "keep",
-    quality: o.Quality = 95,
-    strip: o.Strip = False,
-    max_pixels: o.MaxPixels = MAX_PIXELS,
-    recursive: o.Recursive = False,
-    on_exists: o.OnExists = "error",
-    fail_fast: o.FailFast = False,
-    dry_run: o.DryRun = False,
-    json: o.Json = False,
-    manifest: o.ManifestFile = None,
-    scheduler: o.Scheduler = None,
-    config: o.Config = None,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-    device: o.Device = "auto",
 ) -> None:
     """Remove Gaussian noise from images.
 
@@ -56,6 +39,8 @@ def denoise(
 
     Example: pnp denoise noisy.png -o clean.png --sigma 25
     """
+    files = FileOptions.of(context, "denoised")
+    quiet = files.quiet
     level = o.read_level(sigma, "--sigma")
     side = o.read_side(tile, "--tile", 64)
     hint = o.level_hint(level, "--sigma")
@@ -75,7 +60,7 @@ def denoise(
     from ..tiling import tiled
     from ..weights import Shelf
 
-    place = o.read_device(device, scheduler)
+    place = o.read_device(files.device, files.scheduler)
     shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
 
@@ -102,7 +87,7 @@ def denoise(
             "sigma_origin": origin,
             "ensemble": ensemble,
         }
-        if dry_run:
+        if files.dry_run:
             return Outcome(None, fields)
         noisy = to_tensor(image, place)
         with progress(name, repeat, quiet) as show:
@@ -135,4 +120,4 @@ def denoise(
         }
         return Outcome(from_tensor(solution.value, image), fields, FALSE_CERTIFICATE if solution.violations else "")
 
-    raise typer.Exit(run_batch(inputs, FileOptions.of(context, "denoised", *shelf.paths), work))
+    raise typer.Exit(run_batch(files.protecting(*shelf.paths), work))

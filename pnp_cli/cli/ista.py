@@ -7,25 +7,17 @@ from typing import Annotated
 import typer
 
 from ..errors import ConditionError, DivergenceError, UsageError
-from ..images import MAX_PIXELS
 from . import kernel_options as k
 from . import options as o
 from .batch import Outcome, run_batch
 from .console import progress, say
 from .paths import FileOptions
+from .shared import takes
 
 
+@takes(before=[o.images_in_and_out, k.kernel_options], after=[o.file_options])
 def ista(
     context: typer.Context,
-    inputs: o.Inputs,
-    output: o.Output = None,
-    motion: k.Motion = None,
-    gaussian: k.Gaussian = None,
-    disk: k.Disk = None,
-    path: k.MotionPath = None,
-    trajectory: k.Trajectory = None,
-    kernel: k.KernelFile = None,
-    center: k.Center = True,
     boundary: o.Boundary = "free",
     basis: Annotated[
         str,
@@ -58,23 +50,7 @@ def ista(
     max_iter: Annotated[int, typer.Option("--max-iter", min=1, help="Limit of iterations.")] = 2000,
     allow_unsafe: o.AllowUnsafe = False,
     strict: o.Strict = False,
-    dry_run: o.DryRun = False,
-    file_format: o.Format = None,
-    bit_depth: o.BitDepth = "keep",
-    quality: o.Quality = 95,
-    strip: o.Strip = False,
-    max_pixels: o.MaxPixels = MAX_PIXELS,
-    recursive: o.Recursive = False,
-    on_exists: o.OnExists = "error",
-    fail_fast: o.FailFast = False,
-    json: o.Json = False,
-    manifest: o.ManifestFile = None,
     picture: k.Picture = None,
-    scheduler: o.Scheduler = None,
-    config: o.Config = None,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = False,
-    device: o.Device = "auto",
 ) -> None:
     """Restore blurred images by min 1/2 |Kx - y|^2 + gamma |Psi x|_1.
 
@@ -83,12 +59,14 @@ def ista(
 
     Example: pnp ista blurred.png -o sharp.png --motion 15 30 --basis db4
     """
+    files = FileOptions.of(context, "ista")
+    quiet = files.quiet
     given = _read_gamma(gamma)
     if not 0 <= tol < float("inf"):
         raise UsageError(f"--tol must be a non-negative number, not {tol}")
     if step is not None and not 0 < step < float("inf"):
         raise UsageError(f"--step must be a positive number, not {step:g}")
-    choice = k.read_kernel(context, motion, gaussian, disk, kernel, path, trajectory, center)
+    choice = k.read_kernel(context)
     k.require_drawable(picture, choice)
     level = o.read_level(sigma, "--sigma")
     for line in (*choice.notes, o.level_hint(level, "--sigma")):
@@ -119,7 +97,7 @@ def ista(
     transforms = cycle(make_transform(basis), max(spin, 1))
     pixel = basis == "pixel"
     by_discrepancy = gamma == "discrepancy" or (gamma == "auto" and pixel)
-    place = o.read_device(device, scheduler)
+    place = o.read_device(files.device, files.scheduler)
     blur_for, model = BlurCache(place, torch.float64), boundary_model(boundary)
 
     def work(image: Image, name: str) -> Outcome:
@@ -157,7 +135,7 @@ def ista(
             "step": alpha,
             "step_limit": limit,
         }
-        if dry_run:
+        if files.dry_run:
             return Outcome(None, fields)
         start = operator.boundary.extrapolate(y)
         if weight is None:
@@ -169,7 +147,7 @@ def ista(
             def note(record: SparseRecord, _: object) -> None:
                 words = f"iteration {record.iteration}, gap {record.relative_gap:.1e}"
                 show(record.iteration, words)
-                say(f"  {words}", not verbose)
+                say(f"  {words}", not files.verbose)
 
             solution = solve(
                 SparseProblem(fidelity, transforms, weight, alpha),
@@ -191,9 +169,9 @@ def ista(
         restored = operator.boundary.frame_of(solution.value)
         return Outcome(from_tensor(restored if pixel else from_opponent(restored), image), fields, failure)
 
-    code = run_batch(inputs, FileOptions.of(context, "ista", kernel, trajectory), work)
-    if picture and choice.kernel is not None and not dry_run:
-        k.draw(choice.kernel, picture, on_exists, quiet)
+    code = run_batch(files.protecting(choice.file), work)
+    if picture and choice.kernel is not None and not files.dry_run:
+        k.draw(choice.kernel, picture, files.on_exists, quiet)
     raise typer.Exit(code)
 
 

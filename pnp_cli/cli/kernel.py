@@ -15,24 +15,19 @@ from . import kernel_options as k
 from . import options as o
 from .console import emit, say
 from .paths import claim, real_places, require_on_exists
+from .shared import takes
 
 if TYPE_CHECKING:
     from ..kernels import Kernel, Properties
 
 
+@takes(before=[k.kernel_options])
 def kernel(
     context: typer.Context,
     image: Annotated[
         Path | None,
         typer.Argument(metavar="[IMAGE]", help="Blurred image, for --motion auto.", show_default=False),
     ] = None,
-    motion: k.Motion = None,
-    gaussian: k.Gaussian = None,
-    disk: k.Disk = None,
-    path: k.MotionPath = None,
-    trajectory: k.Trajectory = None,
-    kernel: k.KernelFile = None,
-    center: k.Center = True,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -61,9 +56,9 @@ def kernel(
     require_on_exists(on_exists)
     overwrite = on_exists == "overwrite"
     _check_suffixes(output, picture)
+    choice = k.read_kernel(context)
     outputs = {"output": output, "picture": picture}
-    claim(outputs, real_places((kernel, trajectory, image, config)), on_exists != "error")
-    choice = k.read_kernel(context, motion, gaussian, disk, kernel, path, trajectory, center)
+    claim(outputs, real_places((choice.file, image, config)), on_exists != "error")
     if (choice.kernel is None) != (image is not None):
         raise UsageError("give an image together with --motion auto, and only then")
     for note in choice.notes:

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError, UsageError
 from .console import say
+from .shared import panel
 
 if TYPE_CHECKING:
     from ..images import Image
@@ -64,8 +65,25 @@ Picture = Annotated[
     typer.Option("--picture", metavar="FILE", help="Draw the kernel and its transfer function, as PNG or the like."),
 ]
 
+
+@panel("Blur kernel, one of")
+def kernel_options(
+    motion: Motion = None,
+    gaussian: Gaussian = None,
+    disk: Disk = None,
+    path: MotionPath = None,
+    trajectory: Trajectory = None,
+    kernel: KernelFile = None,
+    center: Center = True,
+) -> None:
+    """What names a kernel; see `read_kernel`."""
+
+
 AUTO = ("auto", "auto")
 """What '--motion auto' becomes, since the option takes two words."""
+
+KERNELS = ("motion", "gaussian", "disk", "kernel", "path", "trajectory")
+"""The options that name one."""
 
 
 def complete_auto(arguments: list[str]) -> list[str]:
@@ -84,6 +102,8 @@ class KernelChoice:
     kernel: Kernel | None
     description: str
     notes: tuple[str, ...] = ()
+    file: Path | None = None
+    """What it was read from."""
 
     def of(self, image: Image | None) -> tuple[Kernel, str]:
         """The kernel for an image, and its description; no image is needed if the kernel was given.
@@ -108,16 +128,7 @@ class KernelChoice:
         return kernels.motion(found.length, found.angle), f"motion {words}, estimated"
 
 
-def read_kernel(
-    context: typer.Context,
-    motion: tuple[str, str] | None,
-    gaussian: float | None,
-    disk: float | None,
-    file: Path | None,
-    path: str | None,
-    trajectory: Path | None,
-    center: bool,
-) -> KernelChoice:
+def read_kernel(context: typer.Context) -> KernelChoice:
     """The kernel that exactly one of the kernel options names; one on the command line replaces that of a --config.
 
     Raises
@@ -127,9 +138,8 @@ def read_kernel(
     """
     from .. import kernels
 
-    options = {"motion": motion, "gaussian": gaussian, "disk": disk, "kernel": file, "path": path}
-    options |= {"trajectory": trajectory}
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    options, center = context.params, context.params["center"]
+    given: dict[str, Any] = {name: options[name] for name in KERNELS if options[name] is not None}
     if len(given) > 1:  # one that was typed goes before those of a configuration file
         sources = {name: context.get_parameter_source(name) for name in given}
         given = {name: given[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
@@ -154,9 +164,9 @@ def read_kernel(
     if name == "path":
         return KernelChoice(kernels.path(read_points(value, "--path")), f"path {value}")
     if name == "trajectory":
-        return KernelChoice(kernels.from_trajectory(value), f"trajectory {value}")
+        return KernelChoice(kernels.from_trajectory(value), f"trajectory {value}", file=Path(value))
     kernel, notes = kernels.from_file(value, center)
-    return KernelChoice(kernel, f"{value} ({kernel.shape[0]}x{kernel.shape[1]})", notes)
+    return KernelChoice(kernel, f"{value} ({kernel.shape[0]}x{kernel.shape[1]})", notes, Path(value))
 
 
 def _read_motion(motion: tuple[str, str]) -> tuple[float, float]:

@@ -11,7 +11,9 @@ import typer
 
 from ..errors import InputError, UsageError
 from ..files import read_bytes
+from ..images import MAX_PIXELS
 from .paths import DEPTHS, ON_EXISTS
+from .shared import panel
 
 if TYPE_CHECKING:
     import torch
@@ -212,6 +214,32 @@ Boundary = Annotated[
         "(it is mirrored).",
     ),
 ]
+
+
+def images_in_and_out(inputs: Inputs, output: Output = None) -> None:
+    """What a command reads and writes."""
+
+
+@panel("Files, messages and device")
+def file_options(
+    file_format: Format = None,
+    bit_depth: BitDepth = "keep",
+    quality: Quality = 95,
+    strip: Strip = False,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    recursive: Recursive = False,
+    on_exists: OnExists = "error",
+    fail_fast: FailFast = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    manifest: ManifestFile = None,
+    scheduler: Scheduler = None,
+    config: Config = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    device: Device = "auto",
+) -> None:
+    """How a command treats files, where it computes and what it says; see `paths.FileOptions`."""
 
 
 def read_level(text: str, option: str, auto: bool = True) -> float | None:

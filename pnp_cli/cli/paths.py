@@ -7,7 +7,7 @@ import os
 import string
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ class FileOptions:
     command: str
     suffix: str
     """Goes into the default name: NAME.SUFFIX.EXT."""
+    inputs: tuple[str, ...] = ()
     output: str | None = None
     file_format: str | None = None
     bit_depth: str = "keep"
@@ -100,21 +101,27 @@ class FileOptions:
     quiet: bool = False
     verbose: bool = False
     config: Path | None = None
+    device: str = "auto"
     protected: tuple[Path, ...] = ()
     """Files besides the inputs that are read, or may be, and that an output must not replace."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """Every option of the command, those of a configuration file and defaults included."""
 
     @classmethod
-    def of(cls, context: typer.Context, suffix: str, *protected: Path | None) -> FileOptions:
+    def of(cls, context: typer.Context, suffix: str) -> FileOptions:
         """The file options among the parameters of a running command, which bear the names of the fields."""
         names = {entry.name for entry in fields(cls)}
         given = {name: value for name, value in context.params.items() if name in names}
         for name in ("manifest", "picture", "config"):
             if given.get(name) is not None:
                 given[name] = Path(given[name])  # the context holds it as it was typed
-        read = tuple(path for path in (*protected, given.get("config")) if path is not None)
-        return cls(context.info_name or "", suffix, protected=read, parameters=dict(context.params), **given)
+        given["inputs"] = tuple(given["inputs"])
+        files = cls(context.info_name or "", suffix, parameters=dict(context.params), **given)
+        return files.protecting(files.config)
+
+    def protecting(self, *paths: Path | None) -> FileOptions:
+        """The same with more files, where they are given, that are read and that no output must replace."""
+        return replace(self, protected=(*self.protected, *(path for path in paths if path is not None)))
 
     def check(self, sources: Sequence[Source]) -> None:
         """Raise `UsageError` for combinations that make no sense."""
