@@ -121,6 +121,27 @@ def test_dry_run_and_strict(pnp: Run, photo_file: Path, small_weights: Path) -> 
     assert "not converged" in json.loads(again.stdout)["error"]
 
 
+@pytest.mark.parametrize(
+    "command", [("denoise",), ("deblur", "--disk", 1), ("ista", "--disk", 1), ("blur", "--disk", 1, "--noise", 2)]
+)
+def test_dry_runs_write_nothing(pnp: Run, photo_file: Path, command: tuple[object, ...]) -> None:
+    out = photo_file.with_name("o.png")
+    result = pnp(*command, photo_file, "-o", out, "--dry-run", "--json")
+    assert result.returncode == 0, result.stderr
+    fields = json.loads(result.stdout)
+    assert (fields["output"], fields["target"]) == (None, str(out))
+    assert not out.exists()
+
+
+def test_help_shows_shared_options_under_titles(pnp: Run) -> None:
+    text = pnp("deblur", "--help").stdout.decode()
+    titles = [text.index(title) for title in ("Options", "Blur kernel, one of", "Files, messages and device")]
+    assert titles == sorted(titles)
+    assert (
+        titles[0] < text.index("--strength") < titles[1] < text.index("--gaussian") < titles[2] < text.index("--strip")
+    )
+
+
 def test_denoise_repeat_is_nonincreasing(pnp: Run, photo_file: Path, small_weights: Path) -> None:
     result = pnp("denoise", photo_file, "-s", 20, "--repeat", 6, "-w", small_weights, "--ensemble", "--json")
     assert result.returncode == 0, result.stderr
