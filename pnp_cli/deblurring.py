@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .boundaries import boundary_model
 from .conditions import Guarantee
-from .errors import DivergenceError
+from .errors import DivergenceError, UsageError
 from .kernels import Kernel
 from .noise import estimate_noise_under_blur
 from .operators import BlurCache
@@ -33,7 +33,8 @@ class Choices:
     clipped : whether samples of `plugandplay.CLIP_LEVEL` or more count as clipped, unless some are beyond white.
     patch : longest side that is restored whole, in pixels; 0 for any, None by the free memory.
     tile : side of the tiles of the denoiser, in pixels; 0 for none, None by the free memory.
-    settings : keywords of `Settings.for_noise`.
+    settings : keywords of `Settings.for_noise`: strength, envelope, data_term, step, ridge, box, continuation, refresh,
+        acceleration, tol, max_iter.
     """
 
     noise: float | None = None
@@ -114,9 +115,7 @@ class Deblurring:
             plan = self.plan if self.patches == 1 else self._plan_for(part)
             solution = plan.run(None if callback is None else lambda record, _: callback(len(ends), record))
             if solution.status is Status.DIVERGED:
-                raise DivergenceError(
-                    "the iteration diverged, nothing was written; use certified weights and an admissible step"
-                )
+                raise DivergenceError("the iteration diverged; use certified weights and an admissible step")
             ends.append((solution.converged, solution.violations))
             if worst is None or solution.records[-1].relative > worst[0].records[-1].relative:
                 worst = solution, plan.base.discrepancy(solution.value, self.noise)
@@ -155,10 +154,11 @@ def prepare_deblurring(
     Raises
     ------
     UsageError
-        If the settings make no sense.
+        If `y` is no single image, or a choice makes no sense.
     InputError
         If the kernel does not fit into the image, or the patches are too small for it.
     """
+    _require_sense(y, choices)
     blurs = blurs or BlurCache(y.device)
     size = (y.shape[2], y.shape[3])
     noise = choices.noise
@@ -182,3 +182,14 @@ def prepare_deblurring(
     rows, columns = parts[0]
     plan = plan_for(y[:, :, rows, columns])
     return Deblurring(y, noise, clipped, boundary, side, overlap, len(parts), plan, plan_for)
+
+
+def _require_sense(y: Tensor, choices: Choices) -> None:
+    if y.ndim != 4 or len(y) != 1:
+        raise UsageError(f"one image is deblurred at a time, of shape (1, C, H, W), not {tuple(y.shape)}")
+    if choices.noise is not None and not 0 <= choices.noise <= 1:
+        raise UsageError(f"the noise level must be on the [0, 1] scale, not {choices.noise:g}")
+    known = {entry.name for entry in fields(Settings)} - {"clip_level"}
+    unknown = choices.settings.keys() - known
+    if unknown:
+        raise UsageError(f"'{min(unknown)}' is none of the settings that are chosen here; see Choices.settings")

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import metadata as meta
-from .errors import InputError
+from .errors import InputError, UsageError
 from .files import read_bytes, write_bytes
 from .metadata import Metadata
 
@@ -367,13 +367,13 @@ def format_of(path: str | Path) -> str:
 
     Raises
     ------
-    InputError
+    UsageError
         If the suffix is not one of `FORMATS`.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         known = " ".join(FORMATS)
-        raise InputError(f"{path}: cannot write files ending in '{suffix}'; use one of {known}")
+        raise UsageError(f"{path}: cannot write files ending in '{suffix}'; use one of {known}")
     return FORMATS[suffix]
 
 

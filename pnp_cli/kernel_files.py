@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InputError
+from .errors import InputError, UsageError
 from .files import read_bytes
 from .images import MAX_PIXELS, Image, encode_image, read_image
 
@@ -94,12 +94,12 @@ def require_suffix(file: str | Path) -> str:
 
     Raises
     ------
-    InputError
+    UsageError
         If kernels are not written to such files.
     """
     suffix = Path(file).suffix.lower()
     if suffix not in SUFFIXES:
-        raise InputError(f"{file}: cannot write kernels to files ending in '{suffix}'; use one of {' '.join(SUFFIXES)}")
+        raise UsageError(f"{file}: cannot write kernels to files ending in '{suffix}'; use one of {' '.join(SUFFIXES)}")
     return suffix
 
 

@@ -55,7 +55,7 @@ def _spans(length: int, side: int, overlap: int) -> list[slice]:
     if side < length and side < 2 * overlap:
         raise InputError(
             f"patches of {side} pixels are too small for a blur that needs them to overlap by {overlap}; "
-            f"use --patch {2 * overlap} or more"
+            f"take {2 * overlap} or more (--patch)"
         )
     if length <= side:
         return [slice(0, length)]

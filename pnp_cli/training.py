@@ -63,7 +63,7 @@ class TrainingConfig:
     warm_up : steps over which the learning rate rises linearly at the start, ≥ 1; at most a tenth of `steps`.
     clip : largest norm of the gradient, relative to a running mean of its norm times 4, ≥ 0; 0 switches it off.
     grey : share of the crops that a network of colour images sees as it sees grey images, in [0, 1].
-    seed : of the weights at the start, the crops and the noise; an integer of 63 bits and a sign.
+    seed : of the weights at the start, the crops and the noise; an integer of 64 bits.
 
     Raises
     ------

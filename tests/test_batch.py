@@ -123,7 +123,7 @@ def test_collisions_are_found_before_any_work(pnp: Run, folder: Path, tmp_path: 
     out = tmp_path / "out"
     result = pnp("denoise", folder / "a.png", folder / "a.png", "-o", f"{out}/", *common(small_weights))
     assert result.returncode == 2
-    assert "would both be written" in result.stderr.decode()
+    assert "is given twice" in result.stderr.decode()
     assert not out.exists()
     manifest = ("--manifest", folder / "a.png", "--on-exists", "overwrite")
     result = pnp("denoise", folder / "a.png", "-o", f"{out}/", *manifest, *common(small_weights))
@@ -321,6 +321,25 @@ def test_a_resumed_manifest_says_what_was_different_then(
     assert pnp(*run, "a.png", "b.tif", "-o", "out/", cwd=folder).returncode == 0
     then = {"options": {"output": "../out/"}, "folder": str(sub)}
     assert [entry.get("run") for entry in entries(manifest)] == [then, *[{"read": {str(own): used}}] * 2]
+
+
+def test_a_manifest_resumed_twice_says_what_each_run_read(
+    pnp: Run, folder: Path, tmp_path: Path, small_weights: Path
+) -> None:
+    """An entry never names a file that another run has read."""
+    first, second, manifest = tmp_path / "first.safetensors", tmp_path / "second.safetensors", tmp_path / "run.json"
+    first.write_bytes(small_weights.read_bytes())
+    weights.save(second, small_network(scales=(2, 1)))
+    run = ("-o", f"{tmp_path}/out/", "--manifest", manifest, "-s", 10, "--on-exists", "skip")
+    inputs = []
+    for name, own in (("a.png", first), ("b.tif", second), ("c.png", first)):
+        inputs.append(folder / name)
+        if not inputs[-1].exists():
+            write_image(read_image(folder / "a.png"), inputs[-1])
+        assert pnp("denoise", *inputs, "-w", own, *run).returncode == 0
+    read = [entry.get("run", {}).get("read") for entry in entries(manifest)]
+    assert read == [None, {str(second): sha256(second)}, None]
+    assert json.loads(manifest.read_text())["read"] == {str(first): sha256(first)}
 
 
 def test_what_cannot_be_resumed_is_refused(pnp: Run, folder: Path, tmp_path: Path, small_weights: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from pnp_cli import Blur, Choices, kernels, prepare_deblurring, read_image, to_tensor, weights
+from pnp_cli import Blur, Choices, UsageError, kernels, prepare_deblurring, read_image, to_tensor, weights
 from pnp_cli.boundaries import BOUNDARIES
 from pnp_cli.certificate import Certificate
 from pnp_cli.deblurring import Deblurring
@@ -65,6 +66,26 @@ def test_what_is_set_is_taken(photo: Image, loaded: weights.LoadedDenoiser) -> N
     settings = deblurring.plan.settings
     assert (deblurring.noise, deblurring.boundary) == (0.02, "periodic")
     assert (settings.strength, settings.envelope, deblurring.plan.box) == (0.03, 7.0, None)
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        (Choices(noise=2.55), "on the [0, 1] scale"),
+        (Choices(noise=-0.1), "on the [0, 1] scale"),
+        (Choices(settings={"clip_level": 0.5}), "'clip_level' is none of the settings"),
+        (Choices(settings={"steps": 3}), "'steps' is none of the settings"),
+    ],
+)
+def test_choices_that_make_no_sense(photo: Image, loaded: weights.LoadedDenoiser, choices: Choices, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        prepare_deblurring(to_tensor(photo), KERNEL, loaded, choices)
+
+
+def test_one_image_at_a_time(photo: Image, loaded: weights.LoadedDenoiser) -> None:
+    for y in (to_tensor(photo)[0], to_tensor(photo).expand(2, -1, -1, -1)):
+        with pytest.raises(UsageError, match="one image is deblurred at a time"):
+            prepare_deblurring(y, KERNEL, loaded)
 
 
 def test_patches_share_what_is_known_beforehand(loaded: weights.LoadedDenoiser) -> None:

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image as Pillow
 
-from pnp_cli import InputError, images
+from pnp_cli import InputError, UsageError, images
 from pnp_cli.images import Image, encode_image, read_image, write_image
 from pnp_cli.metadata import Metadata
 
@@ -313,7 +313,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_unknown_suffix_and_impossible_depth(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"\.xyz"):
+    with pytest.raises(UsageError, match=r"\.xyz"):
         write_image(Image(np.zeros((2, 2, 3), np.float32)), tmp_path / "a.xyz")
     with pytest.raises(InputError, match="16-bit"):
         write_image(Image(np.zeros((2, 2, 3), np.float32), "uint16"), tmp_path / "a.jpg")

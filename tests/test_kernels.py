@@ -412,7 +412,7 @@ def test_writing_refuses(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"k\.npy.*exists"):
         kernels.to_file(kernels.disk(2), file, overwrite=False)
     assert np.load(file).shape == (1, 1)
-    with pytest.raises(InputError, match=r"k\.gif.*\.npy \.tif"):
+    with pytest.raises(UsageError, match=r"k\.gif.*\.npy \.tif"):
         kernels.to_file(kernels.disk(2), tmp_path / "k.gif")
 
 

@@ -224,15 +224,15 @@ def restore_bytes(content: bytes, name: str, target: Path | None, options: FileO
         say(f"{name}: {note}", options.quiet)
     outcome = work(image, name)
     facts: dict[str, Any] = {"input_sha256": hashlib.sha256(content).hexdigest(), "notes": list(notes)}
+    if outcome.failure:
+        facts["output"] = None
+        reason = f"{outcome.failure}; nothing was written"
+        return Finished(facts | outcome.fields, exit_code(ConditionError()), error=reason)
     if outcome.image is None:
         taken = target is not None and exists(target) and options.on_exists == "error"
         say(f"{name}: would write {goal}{', which exists already' if taken else ''}", options.quiet)
         facts |= {"output": None, "target": str(target) if target else None}
         return Finished(facts | outcome.fields)
-    if outcome.failure:
-        facts["output"] = None
-        reason = f"{outcome.failure}; nothing was written"
-        return Finished(facts | outcome.fields, exit_code(ConditionError()), error=reason)
     result = outcome.image
     if outcome.unclipped and file_format in FLOAT_FORMATS and options.bit_depth == "keep":
         result = replace(result, depth="float32")

@@ -63,9 +63,10 @@ def blur(
     def work(image: Image, name: str) -> Outcome:
         fields = {"kernel": description, "boundary": boundary, "noise": level, "seed": seed}
         say(f"{name}: {description}, {boundary} boundary, noise {level:g} (0-255 scale, seed {seed})", files.quiet)
+        operator = blur_for(psf, image.size, model)
         if files.dry_run:
             return Outcome(None, fields)
-        result = from_tensor(blur_for(psf, image.size, model).forward(to_tensor(image, place)), image)
+        result = from_tensor(operator.forward(to_tensor(image, place)), image)
         own_seed = seed, zlib.crc32(image.pixels.tobytes())  # as if drawn anew for every image
         pixels = add_gaussian_noise(result.pixels, level / 255, own_seed) if level else result.pixels
         return Outcome(result.with_pixels(pixels), fields, unclipped=True)

@@ -61,6 +61,7 @@ class Cluster:
             from distributed import Client
         except ImportError as error:
             raise UsageError("--scheduler needs dask.distributed; pip install 'pnp-cli[cluster]'") from error
+        dumps(work)  # reads what it has not read yet and the workers may not have; what fails there, fails here
         try:
             self.client = Client(address, timeout=10, set_as_default=False)
         except (OSError, ValueError, TypeError, TimeoutError) as error:
@@ -69,7 +70,6 @@ class Cluster:
         if not threads:
             self.client.close()
             raise UsageError(f"--scheduler {address}: the cluster has no workers; start some with 'dask worker'")
-        dumps(work)  # reads what it has not read yet and the workers may not have; what fails there, fails here
         self.work, self.options, self.window = work, options, PER_THREAD * threads
         self._shared: Any = None
 

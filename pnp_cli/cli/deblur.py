@@ -182,7 +182,8 @@ def deblur(
             say(f"boundary    free instead of {boundary}: what lies beyond a patch is unknown", quiet)
         if count > 1:
             overlap = deblurring.overlap
-            say(f"patches     {count}, restored one by one and blended over {overlap} pixels or more", quiet)
+            side = f"{deblurring.side} pixels at most"
+            say(f"patches     {count} of {side}, restored one by one and blended over {overlap} or more", quiet)
         say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
         noise = 255 * deblurring.noise
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
@@ -204,8 +205,8 @@ def deblur(
         }
         if box and np.abs(image.pixels - 0.5).max() > 0.5 + OUTSIDE:
             say("range       the image has values outside [0, 1], the result has none; --no-box lifts this", quiet)
-        if not allow_unsafe:
-            plan.guarantee.require()
+        if plan.guarantee.failures and not allow_unsafe:
+            return Outcome(None, fields, plan.guarantee.failures[0])
         if files.dry_run:
             return Outcome(None, fields)
 

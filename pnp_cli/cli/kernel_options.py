@@ -11,7 +11,6 @@ import typer
 
 from ..errors import InputError, UsageError
 from .console import say
-from .shared import panel
 
 if TYPE_CHECKING:
     from ..images import Image
@@ -66,7 +65,6 @@ Picture = Annotated[
 ]
 
 
-@panel("Blur kernel, one of")
 def kernel_options(
     motion: Motion = None,
     gaussian: Gaussian = None,

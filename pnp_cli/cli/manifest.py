@@ -20,6 +20,9 @@ PACKAGES = ("pnp-cli", "torch", "numpy", "scipy", "pillow", "scikit-image", "tif
 RUN = ("options", "read", "folder", "versions", "machine")
 """What holds for all the files of a run."""
 
+MERGED = {"options", "versions"}
+"""Those of `RUN` of which an entry tells only the keys that were different, null for what there was not."""
+
 Entry = dict[str, Any]
 
 Key = tuple[str, str | None]
@@ -95,7 +98,7 @@ def _read_entries(path: Path, command: str) -> dict[Key, Entry]:
         for entry in record["files"]:
             run = {name: record[name] for name in RUN}
             for name, value in entry.get("run", {}).items():
-                run[name] = run[name] | value if isinstance(value, dict) else value
+                run[name] = run[name] | value if name in MERGED else value
             entries[_key(run["folder"], entry["input"], entry.get("output"))] = entry | {"run": run}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path}: not a manifest of pnp; choose another --manifest") from error
@@ -104,16 +107,12 @@ def _read_entries(path: Path, command: str) -> dict[Key, Entry]:
 
 def _as_seen_from(now: dict[str, Any], entry: Entry) -> Entry:
     """An entry with as much of its "run" as was different then."""
-    run = _difference(entry.get("run", {}), now)
+    then: dict[str, Any] = entry.get("run", {})
+    run = {name: value for name, value in then.items() if value != now[name]}
+    for name in MERGED & run.keys():
+        every = {**then[name], **{key: None for key in now[name] if key not in then[name]}}
+        run[name] = {key: value for key, value in every.items() if value != now[name].get(key)}
     return {name: value for name, value in entry.items() if name != "run"} | ({"run": run} if run else {})
-
-
-def _difference(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _difference(value, now[name]) if isinstance(value, dict) and isinstance(now.get(name), dict) else value
-        for name, value in then.items()
-        if name not in now or value != now[name]
-    }
 
 
 def _key(folder: str, source: str, output: str | Path | None) -> Key:

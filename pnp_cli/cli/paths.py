@@ -142,8 +142,17 @@ class FileOptions:
             raise UsageError("standard output takes one image; give -o a folder for several inputs")
         if self.output is not None and self.output != STREAM and len(sources) > 1 and is_file(self.output):
             raise UsageError(f"{self.output} is a file, but there are {len(sources)} inputs; give -o a folder")
+        if len(sources) > 1 and self._names_one_file():
+            raise UsageError(
+                f"{self.output} names one file, but there are {len(sources)} inputs; for a folder, end it with '/'"
+            )
         if self.output == "":
             raise UsageError("-o has an empty name; give it a file or a folder")
+
+    def _names_one_file(self) -> bool:
+        """Whether -o is neither a folder nor a template, and ends like an image."""
+        output = self.output or ""
+        return "{" not in output and not _is_folder(output) and Path(output).suffix.lower() in FORMATS
 
     def writes_to_stdout(self, source: Source) -> bool:
         """Whether the result of an input goes to standard output."""
@@ -259,9 +268,10 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
     for source, target in jobs:
         if target is None:
             continue
-        _require_one_format(target, options.file_format)
         place = _place(target)
         if place in claimed:
+            if claimed[place] == source.name:
+                raise UsageError(f"{source.name}: is given twice; leave it out once")
             raise UsageError(
                 f"{source.name} and {claimed[place]} would both be written to {target}; give -o a template such as "
                 "'{parent}/out/{name}.{ext}', or rename one"
@@ -273,6 +283,7 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
             if os.path.realpath(target) in kept and options.on_exists != "skip":
                 raise UsageError(f"{source.name}: the output {target} would replace an input; choose another -o")
             taken.append(target)
+        _require_one_format(target, options.file_format)
     if taken and options.on_exists == "error" and not options.dry_run:
         which = f"{taken[0]} and {len(taken) - 1} more exist" if len(taken) > 1 else f"{taken[0]}: exists"
         raise UsageError(f"{which} already; choose another -o, or --on-exists skip or overwrite")
@@ -296,8 +307,9 @@ def claim(named: Mapping[str, Path | None], kept: Collection[str], may_exist: bo
     for option, path in named.items():
         if path is None:
             continue
-        if is_dir(path):
-            raise UsageError(f"--{option}: {path} is a folder; give it the name of a file")
+        if is_dir(path) or str(path) == STREAM:
+            what = "standard output" if str(path) == STREAM else "a folder"
+            raise UsageError(f"--{option}: {path} is {what}; give it the name of a file")
         if _place(path) in claimed:
             raise UsageError(f"{claimed[_place(path)]} and the {option} would both be written to {path}; rename one")
         if os.path.realpath(path) in kept:
@@ -309,8 +321,12 @@ def claim(named: Mapping[str, Path | None], kept: Collection[str], may_exist: bo
 
 
 def _require_one_format(target: Path, asked: str | None) -> None:
-    """Refuse a name that says another format than --format; one that says none is left as it is."""
+    """Refuse a name that says another format than --format, or none and there is no --format."""
     named = FORMATS.get(target.suffix.lower())
+    if asked is None and named is None:
+        raise UsageError(
+            f"{target}: the suffix '{target.suffix}' names no format; use one of {' '.join(FORMATS)}, or give --format"
+        )
     if asked is not None and named is not None and named != FORMATS[f".{asked.lower()}"]:
         raise UsageError(
             f"{target}: ends in {target.suffix}, but --format is {asked}; end it in .{asked.lower()}, or give --format "

@@ -270,7 +270,7 @@ def _resume(trainer: Trainer, files: _Files, quiet: bool) -> bool:
     """Go on from the checkpoint; false if it and the weights are those of the end."""
     changed = trainer.load(files.checkpoint)
     if trainer.progress >= 1 and files.weights_made_at() == trainer.step:
-        done = f"is at step {trainer.step} already, so there is nothing to do; raise --steps"
+        done = f"is at step {trainer.step} already, so there is nothing to do; raise --steps or --time-budget"
         say(f"{files.checkpoint}: {done}", quiet)
         return False
     say(f"resumed at step {trainer.step}, {trainer.elapsed / 60:.1f} minutes", quiet)
