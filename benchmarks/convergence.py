@@ -84,7 +84,7 @@ def main() -> None:
             psf = psfs[i % len(psfs)]
             truth, _, y = problem(clean.to(device), psf, arguments.boundary, arguments.sigma / 255, seed=i)
             settings = VARIANTS[name] | {"tol": 0.0, "max_iter": arguments.max_iter}
-            choices = Choices(boundary=arguments.boundary, clipped=False, settings=settings)
+            choices = Choices(boundary=arguments.boundary, clipped=False, patch=0, settings=settings)
             scores, times = follow(prepare_deblurring(y, psf, loaded, choices).plan, truth)
             last = scores[-1]
             far = np.flatnonzero(np.abs(scores - last) > NEAR)

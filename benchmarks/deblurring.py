@@ -120,7 +120,8 @@ def plug_and_play(name: str, device: torch.device, **settings: object) -> Method
     shelf = weights.Shelf(name, device)
 
     def restore(y: Tensor, blur: Blur, kernel: np.ndarray, noise: float) -> Restored:
-        chosen = Choices(boundary="periodic" if blur.boundary.scene == blur.size else "free", settings=settings)
+        boundary = "periodic" if blur.boundary.scene == blur.size else "free"
+        chosen = Choices(boundary=boundary, patch=0, settings=settings)
         deblurring = prepare_deblurring(y, kernel, shelf.get(y.shape[1]), chosen)
         deblurring.guarantee.require()
         end = deblurring.run()

@@ -128,7 +128,7 @@ def main() -> None:
         return deblur(p, None, {})
 
     def deblur(p: Problem, noise: float | None, chosen: dict[str, float]) -> Tensor:
-        choices = Choices(noise, arguments.boundary, settings=others | chosen)
+        choices = Choices(noise, arguments.boundary, patch=0, settings=others | chosen)
         return prepare_deblurring(p[2], p[3], loaded, choices).run().frame
 
     def variation(p: Problem, weight: float) -> Tensor:

@@ -687,6 +687,8 @@ def test_interrupted_training_resumes_bit_for_bit(pnp: Run, tmp_path: Path, phot
         (("--crop", 4096), 1, "4096 pixels"),
         (("-o", "w.pth"), 2, ".safetensors"),
         (("--time-budget", -1), 2, "--time-budget"),
+        (("--checkpoint-every", -1), 2, "--checkpoint-every"),
+        (("--validate-every", "nan"), 2, "--validate-every"),
         (("--learning-rate", "nan"), 2, "--learning-rate"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files import hash_as_read, hash_of, is_file, read_bytes, write_bytes
-from .console import SCHEMA, finite
+from .console import SCHEMA, finite, say
 from .paths import FileOptions, Source
 
 PACKAGES = ("pnp-cli", "torch", "numpy", "scipy", "pillow", "scikit-image", "tifffile", "imagecodecs")
@@ -53,8 +53,11 @@ class Manifest:
         self._earlier.pop((place, None), None)  # a failure, made good or repeated
         earlier = self._earlier.pop(key, {})
         made = earlier.get("output_sha256")
-        if facts.get("skipped") and made and target and made == hash_of(target):
-            entry = earlier
+        if facts.get("skipped") and made and target:
+            if made == hash_of(target):
+                entry = earlier
+            else:
+                say(f"{target}: is not what the manifest has on record, which is dropped", self.options.quiet)
         if target and "output_sha256" in facts:
             self._written.add(output)
         self.files.append(entry)

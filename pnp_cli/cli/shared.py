@@ -11,7 +11,7 @@ Group = Callable[..., None]
 
 
 def panel(title: str) -> Callable[[Group], Group]:
-    """Show the options of a group under a title of their own in the help."""
+    """Show the options of a group under a title of their own, in the help of every command that has some of them."""
 
     def decorate(group: Group) -> Group:
         for parameter in _parameters(group):

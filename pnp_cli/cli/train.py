@@ -133,7 +133,11 @@ def train_denoiser(
 
     _check_architecture(preset, plain, start, grey)
     files = _Files.of(output)
-    _check_numbers(sigma, crop, learning_rate, time_budget)
+    _check_numbers(sigma, crop, learning_rate)
+    minutes = {"time-budget": time_budget, "validate-every": validate_every, "checkpoint-every": checkpoint_every}
+    for option, value in minutes.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"--{option} must be a positive number of minutes, not {value:g}")
     rank, count, place = _this_process(device)
     quiet = quiet or rank > 0
     if rank == 0:
@@ -192,17 +196,13 @@ def _is_conditioned(preset: str) -> bool:
     return isinstance(PRESETS[preset], ConditionedArchitecture)
 
 
-def _check_numbers(
-    sigma: tuple[float, float], crop: int, learning_rate: float | None, time_budget: float | None
-) -> None:
+def _check_numbers(sigma: tuple[float, float], crop: int, learning_rate: float | None) -> None:
     if not 0 <= sigma[0] <= sigma[1] <= 255 or sigma[1] == 0:
         raise UsageError(f"--sigma needs 0 <= LO <= HI <= 255 and HI > 0, not {sigma[0]:g} {sigma[1]:g}")
     if crop % 8:
         raise UsageError(f"--crop must be a multiple of 8, not {crop}")
     if learning_rate is not None and not 0 < learning_rate < 1:
         raise UsageError(f"--learning-rate must be between 0 and 1, not {learning_rate:g}")
-    if time_budget is not None and not 0 < time_budget < float("inf"):
-        raise UsageError(f"--time-budget must be a positive number of minutes, not {time_budget:g}")
 
 
 @dataclass(frozen=True)
