@@ -133,10 +133,21 @@ def test_dry_runs_write_nothing(pnp: Run, photo_file: Path, command: tuple[objec
     assert not out.exists()
 
 
-def test_help_shows_shared_options_under_titles(pnp: Run) -> None:
+@pytest.mark.parametrize(
+    "command", ["denoise", "deblur", "ista", "blur", "kernel", "psnr", "certify", "train-denoiser"]
+)
+def test_help_cuts_nothing_on_a_narrow_terminal(pnp: Run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = pnp(command, "--help").stdout.decode()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    listed = next(line for line in pnp("--help").stdout.decode().splitlines() if line.startswith(f"  {command} "))
+    assert not listed.endswith("...")
+
+
+def test_help_has_shared_options_around_those_of_the_command(pnp: Run) -> None:
     text = pnp("deblur", "--help").stdout.decode()
-    titles = [text.index(title) for title in ("Options", "Files, messages and device")]
-    assert titles[0] < text.index("--gaussian") < text.index("--strength") < titles[1] < text.index("--strip")
+    assert text.index("--output") < text.index("--gaussian") < text.index("--strength") < text.index("--strip")
 
 
 def test_denoise_repeat_is_nonincreasing(pnp: Run, photo_file: Path, small_weights: Path) -> None:

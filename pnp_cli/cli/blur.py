@@ -22,17 +22,20 @@ def blur(
     boundary: Annotated[
         str,
         typer.Option(
-            "--boundary", help="What lies beyond the frame: reflect (the scene is mirrored) or periodic (it repeats)."
+            "--boundary",
+            metavar="MODEL",
+            help="What lies beyond the frame: reflect (the scene is mirrored) or periodic (it repeats).",
         ),
     ] = "reflect",
     noise: Annotated[
         str, typer.Option("--noise", metavar="S", help="Standard deviation of Gaussian noise on the 0-255 scale.")
     ] = "0",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the noise.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the noise.")] = 0,
 ) -> None:
-    """Blur images and add noise, to make test inputs. Every image has its own noise, by --seed and its pixels.
+    """Blur images and add noise, to make test inputs.
 
-    TIFF and NPY outputs hold unclipped floats; the others are clipped and rounded to the depth of the input.
+    Every image has its own noise, by --seed and its pixels. TIFF and NPY outputs hold unclipped floats; the
+    others are clipped and rounded to the depth of the input.
 
     Example: pnp blur photo.png -o blurred.tif --motion 15 30 --noise 2.55
     """

@@ -22,11 +22,14 @@ def certify(
         ),
     ],
     grid: Annotated[
-        int, typer.Option("--grid", min=16, max=128, help="Frequencies per axis; more is tighter and slower.")
+        int,
+        typer.Option("--grid", metavar="N", min=16, max=128, help="Frequencies per axis; more is tighter and slower."),
     ] = 64,
     json: o.Json = False,
 ) -> None:
-    """Bound the norm of every layer for every image size, and the averaged constant of the network.
+    """Prove from the weights that a network is averaged.
+
+    The norm of every layer is bounded for every image size, and from these bounds the averaged constant of the network.
 
     Exits with 3 if a network is not certified averaged, but with 1 if a file cannot be read.
 

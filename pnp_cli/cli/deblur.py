@@ -30,6 +30,7 @@ def deblur(
         str,
         typer.Option(
             "--data-term",
+            metavar="TERM",
             help="envelope: Moreau envelope of least squares, whose gradient step is the proximal map (fast); "
             "least-squares: plain gradient steps.",
         ),
@@ -41,7 +42,9 @@ def deblur(
     step: Annotated[
         float | None,
         typer.Option(
-            "--step", help="Gradient step, in (0, 2/L) of the data term. Default: h, or 1.9/L for least-squares."
+            "--step",
+            metavar="STEP",
+            help="Gradient step, in (0, 2/L) of the data term. Default: h, or 1.9/L for least-squares.",
         ),
     ] = None,
     strength: Annotated[
@@ -88,10 +91,10 @@ def deblur(
     ] = 8,
     acceleration: Annotated[
         str,
-        typer.Option("--acceleration", help="How iterates are combined once frozen: anderson or none."),
+        typer.Option("--acceleration", metavar="NAME", help="How iterates are combined once frozen: anderson or none."),
     ] = "anderson",
-    tol: Annotated[float, typer.Option("--tol", help="Relative residual at which to stop.")] = 1e-4,
-    max_iter: Annotated[int, typer.Option("--max-iter", min=1, help="Limit of all iterations.")] = 200,
+    tol: Annotated[float, typer.Option("--tol", metavar="TOL", help="Relative residual at which to stop.")] = 1e-4,
+    max_iter: Annotated[int, typer.Option("--max-iter", metavar="N", min=1, help="Limit of all iterations.")] = 200,
     reference: Annotated[
         Path | None, typer.Option("--reference", metavar="FILE", help="True image, to report the PSNR against.")
     ] = None,
@@ -109,7 +112,9 @@ def deblur(
     ] = "auto",
     picture: k.Picture = None,
 ) -> None:
-    """Restore blurred images by N(x - step * grad f(x)) with a certified denoiser N.
+    """Restore blurred images with a certified denoiser.
+
+    The iteration is x <- N(x - step * grad f(x)), N the denoiser and f the misfit to the blurred image.
 
     Example: pnp deblur blurred.png -o sharp.png --motion 15 30
     """

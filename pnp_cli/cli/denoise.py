@@ -21,7 +21,7 @@ def denoise(
     sigma: o.Sigma = "auto",
     weights: o.Weights = "conditioned",
     repeat: Annotated[
-        int, typer.Option("--repeat", min=1, help="Apply the denoiser N times and report every residual.")
+        int, typer.Option("--repeat", metavar="N", min=1, help="Apply the denoiser N times and report every residual.")
     ] = 1,
     ensemble: Annotated[
         bool,

@@ -23,6 +23,7 @@ def ista(
         str,
         typer.Option(
             "--basis",
+            metavar="NAME",
             help="Orthonormal basis: dct4 (blocks of 4x4 pixels, or another side), dct (the whole image), pixel, or an "
             "orthogonal wavelet (haar, db4, sym8 ...).",
         ),
@@ -44,18 +45,19 @@ def ista(
         bool, typer.Option("--fista/--no-fista", help="Accelerate with FISTA's momentum, restarted where it hinders.")
     ] = True,
     step: Annotated[
-        float | None, typer.Option("--step", help="Step, in (0, 2/L) for ISTA and (0, 1/L] for FISTA. Default: 1/L.")
+        float | None,
+        typer.Option("--step", metavar="STEP", help="Step, in (0, 2/L) for ISTA and (0, 1/L] for FISTA. Default: 1/L."),
     ] = None,
-    tol: Annotated[float, typer.Option("--tol", help="Relative duality gap at which to stop.")] = 0.1,
-    max_iter: Annotated[int, typer.Option("--max-iter", min=1, help="Limit of iterations.")] = 2000,
+    tol: Annotated[float, typer.Option("--tol", metavar="TOL", help="Relative duality gap at which to stop.")] = 0.1,
+    max_iter: Annotated[int, typer.Option("--max-iter", metavar="N", min=1, help="Limit of iterations.")] = 2000,
     allow_unsafe: o.AllowUnsafe = False,
     strict: o.Strict = False,
     picture: k.Picture = None,
 ) -> None:
-    """Restore blurred images by min 1/2 |Kx - y|^2 + gamma |Psi x|_1.
+    """Restore blurred images that are sparse in a basis.
 
-    With --spin the penalty is the proximal average over shifts of Psi. The duality gap bounds how far the objective
-    is from its minimum.
+    The result minimises 1/2 |Kx - y|^2 + gamma |Psi x|_1. With --spin the penalty is the proximal average over shifts
+    of Psi. The duality gap bounds how far the objective is from its minimum.
 
     Example: pnp ista blurred.png -o sharp.png --motion 15 30 --basis db4
     """

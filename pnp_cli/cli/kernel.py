@@ -45,7 +45,7 @@ def kernel(
     config: o.Config = None,
     quiet: o.Quiet = False,
 ) -> None:
-    """Make, read or estimate a blur kernel, print its properties, draw it and save it.
+    """Make, read or estimate a blur kernel, draw and save it.
 
     Frequencies that the blur scales by less than 0.05 are lost in the noise: a restoration has to invent them.
 

@@ -13,7 +13,6 @@ from ..errors import InputError, UsageError
 from ..files import read_bytes
 from ..images import MAX_PIXELS
 from .paths import DEPTHS, ON_EXISTS
-from .shared import panel
 
 if TYPE_CHECKING:
     import torch
@@ -114,6 +113,7 @@ Format = Annotated[
     str | None,
     typer.Option(
         "--format",
+        metavar="FORMAT",
         autocompletion=one_of("png", "jpg", "tif", "webp", "bmp", "npy"),
         help="Output format: png, jpg, tif, webp, bmp or npy. Default: by the suffix.",
     ),
@@ -122,22 +122,24 @@ BitDepth = Annotated[
     str,
     typer.Option(
         "--bit-depth",
+        metavar="BITS",
         autocompletion=one_of(*DEPTHS),
         help="Depth of the output: keep, 8 or 16. What a format cannot hold is refused.",
     ),
 ]
-Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="Quality of JPEG outputs.")]
+Quality = Annotated[int, typer.Option("--quality", metavar="Q", min=1, max=100, help="Quality of JPEG outputs.")]
 Strip = Annotated[
     bool, typer.Option("--strip", help="Leave out EXIF and XMP data, ICC profile and resolution of the input.")
 ]
 MaxPixels = Annotated[
-    int, typer.Option("--max-pixels", min=1, help="Refuse images of more pixels, before decoding them.")
+    int, typer.Option("--max-pixels", metavar="N", min=1, help="Refuse images of more pixels, before decoding them.")
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Search folders recursively and mirror their tree.")]
 OnExists = Annotated[
     str,
     typer.Option(
         "--on-exists",
+        metavar="MODE",
         autocompletion=one_of(*ON_EXISTS),
         help="When an output exists: error, skip or overwrite.",
     ),
@@ -177,6 +179,7 @@ Device = Annotated[
     str,
     typer.Option(
         "--device",
+        metavar="DEVICE",
         autocompletion=one_of("auto", "cpu", "cuda"),
         help="auto, cpu, cuda or cuda:N. Only auto falls back.",
     ),
@@ -186,6 +189,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         "-w",
+        metavar="NAME",
         autocompletion=_shipped,
         help="Shipped weights (conditioned, huber, euler, dncnn) or a .safetensors file; of huber, grey images get "
         "huber-grey.",
@@ -209,6 +213,7 @@ Boundary = Annotated[
     str,
     typer.Option(
         "--boundary",
+        metavar="MODEL",
         autocompletion=one_of("free", "periodic", "reflect"),
         help="What lies beyond the frame: free (the scene goes on, unknown), periodic (it repeats) or reflect "
         "(it is mirrored).",
@@ -220,7 +225,6 @@ def images_in_and_out(inputs: Inputs, output: Output = None) -> None:
     """What a command reads and writes."""
 
 
-@panel("Files, messages and device")
 def file_options(
     file_format: Format = None,
     bit_depth: BitDepth = "keep",

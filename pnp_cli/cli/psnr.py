@@ -34,7 +34,11 @@ def psnr(
     ],
     peak: Annotated[
         str,
-        typer.Option("--peak", help="range: 1.0, as in published tables; reference-max: the largest reference value."),
+        typer.Option(
+            "--peak",
+            metavar="PEAK",
+            help="range: 1.0, as in published tables; reference-max: the largest reference value.",
+        ),
     ] = "range",
     ssim: Annotated[bool, typer.Option("--ssim", help="Report the structural similarity as well.")] = False,
     min_psnr: Annotated[

@@ -10,18 +10,6 @@ Group = Callable[..., None]
 """A function whose parameters are options of the command line; it is never called."""
 
 
-def panel(title: str) -> Callable[[Group], Group]:
-    """Show the options of a group under a title of their own, in the help of every command that has some of them."""
-
-    def decorate(group: Group) -> Group:
-        for parameter in _parameters(group):
-            for info in parameter.annotation.__metadata__:
-                info.rich_help_panel = title
-        return group
-
-    return decorate
-
-
 def takes(before: Sequence[Group] = (), after: Sequence[Group] = ()) -> Callable[[Callable[..., None]], Group]:
     """Give a command the options of some groups, in the order of its help before its own and after them.
 

@@ -57,7 +57,11 @@ def train_denoiser(
     ] = Path("denoiser.safetensors"),
     preset: Annotated[
         str,
-        typer.Option("--preset", help="Architecture: huber, huber-grey, conditioned, euler, or dncnn (uncertified)."),
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="Architecture: huber, huber-grey, conditioned, euler, or dncnn (uncertified).",
+        ),
     ] = "huber",
     plain: Annotated[
         str | None,
@@ -76,31 +80,37 @@ def train_denoiser(
     ] = (0.0, 55.0),
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help=f"Training steps. Default: {DEFAULT_STEPS} without --time-budget."),
+        typer.Option(
+            "--steps", metavar="N", min=1, help=f"Training steps. Default: {DEFAULT_STEPS} without --time-budget."
+        ),
     ] = None,
     time_budget: Annotated[
         float | None,
         typer.Option("--time-budget", metavar="MINUTES", help="Training time; the schedule follows the clock."),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Crops per step.")] = 10,
-    crop: Annotated[int, typer.Option("--crop", min=8, help="Side of the crops; a multiple of 8.")] = 64,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", min=1, help="Crops per step.")] = 10,
+    crop: Annotated[int, typer.Option("--crop", metavar="N", min=8, help="Side of the crops; a multiple of 8.")] = 64,
     learning_rate: Annotated[
         float | None,
-        typer.Option("--learning-rate", help="Learning rate at the start. Default: 0.06; conditioned and dncnn 0.02."),
+        typer.Option(
+            "--learning-rate",
+            metavar="RATE",
+            help="Learning rate at the start. Default: 0.06; conditioned and dncnn 0.02.",
+        ),
     ] = None,
     grey: Annotated[
         float,
         typer.Option(
             "--grey",
+            metavar="SHARE",
             min=0.0,
             max=1.0,
-            metavar="SHARE",
             help="Share of the crops in grey; for networks of colour images.",
         ),
     ] = 0.0,
     val: Annotated[Path | None, typer.Option("--val", metavar="DIR", help="Folder of validation images.")] = None,
     val_limit: Annotated[
-        int, typer.Option("--val-limit", min=1, help="Use so many validation images, evenly spread.")
+        int, typer.Option("--val-limit", metavar="N", min=1, help="Use so many validation images, evenly spread.")
     ] = 12,
     validate_every: Annotated[
         float, typer.Option("--validate-every", metavar="MINUTES", help="Time between validations.")
@@ -111,11 +121,11 @@ def train_denoiser(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the checkpoint beside the output, if there is one.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of everything random.")] = 0,
     quiet: o.Quiet = False,
     device: o.Device = "auto",
 ) -> None:
-    """Train a denoiser; averaged networks are certified when written.
+    """Train a denoiser, certified when it is written.
 
     On several GPUs or processes: torchrun --nproc-per-node 4 -m pnp_cli train-denoiser ..., --batch crops each.
 
