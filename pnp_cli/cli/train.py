@@ -144,10 +144,11 @@ def train_denoiser(
     _check_architecture(preset, plain, start, grey)
     files = _Files.of(output)
     _check_numbers(sigma, crop, learning_rate)
-    minutes = {"time-budget": time_budget, "validate-every": validate_every, "checkpoint-every": checkpoint_every}
-    for option, value in minutes.items():
-        if value is not None and not 0 < value < float("inf"):
-            raise UsageError(f"--{option} must be a positive number of minutes, not {value:g}")
+    if time_budget is not None and not 0 < time_budget < float("inf"):
+        raise UsageError(f"--time-budget must be a positive number of minutes, not {time_budget:g}")
+    for option, value in {"validate-every": validate_every, "checkpoint-every": checkpoint_every}.items():
+        if not 0 <= value < float("inf"):
+            raise UsageError(f"--{option} must be a number of minutes, 0 for every step, not {value:g}")
     rank, count, place = _this_process(device)
     quiet = quiet or rank > 0
     if rank == 0:
