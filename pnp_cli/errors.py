@@ -14,6 +14,14 @@ class InputError(PnpError):
     """A file or folder that cannot be used: missing, unreadable, malformed, or of the wrong kind."""
 
 
+class TakenError(InputError):
+    """A file that was to be new, and that somebody else has made meanwhile."""
+
+
+class StorageError(InputError):
+    """A file system that takes no more: full, over a quota, or read-only. Whatever comes next would fail as well."""
+
+
 class UsageError(PnpError):
     """Arguments that do not make sense, alone or together."""
 

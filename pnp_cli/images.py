@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from . import metadata as meta
 from .errors import InputError, UsageError
-from .files import read_bytes, write_bytes
+from .files import Limit, read_bytes, write_bytes
 from .metadata import Metadata
 
 Depth = Literal["uint8", "uint16", "float32"]
@@ -53,6 +53,12 @@ DEEP_FORMATS = ("PNG", *FLOAT_FORMATS)
 
 CLASSIC_TIFF, BIG_TIFF = (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
 """First bytes of TIFF files."""
+
+BEGINNINGS = (b"\x89PNG", b"\xff\xd8", b"II", b"MM", b"BM", b"RIFF", b"\x93NUMPY")
+"""First bytes of all files that are read."""
+
+BYTES_PER_PIXEL, BYTES_BESIDE = 32, 2**26
+"""Bytes that an image file may have: of four doubles for each pixel, and of metadata."""
 
 BARE_FORMATS = ("BMP", "NPY")
 """Formats that hold neither EXIF data nor an ICC profile."""
@@ -129,7 +135,7 @@ def read_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
         With one sentence that names the file and the reason.
     """
     name = name or (str(source) if not isinstance(source, bytes) else "standard input")
-    data = source if isinstance(source, bytes) else read_bytes(source)
+    data = source if isinstance(source, bytes) else read_bytes(source, file_limit(max_pixels))
     if not data:
         raise InputError(f"{name}: the file is empty")
     try:
@@ -154,17 +160,25 @@ def read_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
 def _require_pixels(size: tuple[int, ...], name: str, max_pixels: int) -> None:
     pixels = math.prod(size)
     if pixels > max_pixels:
-        raise InputError(
-            f"{name}: claims {pixels / 1e6:.4g} million pixels, more than {max_pixels / 1e6:.4g}; if that is right, "
-            "raise the limit (--max-pixels)"
-        )
+        raise InputError(f"{name}: claims {pixels} pixels, more than {max_pixels}; {RAISE_LIMIT}")
+
+
+RAISE_LIMIT = "if that is right, raise the limit of pixels (--max-pixels)"
+
+
+def file_limit(max_pixels: int = MAX_PIXELS) -> Limit:
+    """How much is read of a file for an image of at most so many pixels."""
+    return Limit(BYTES_PER_PIXEL * max_pixels + BYTES_BESIDE, RAISE_LIMIT, lambda head: head.startswith(BEGINNINGS))
 
 
 def _read_npy(data: bytes, name: str, max_pixels: int) -> Image:
     stream = io.BytesIO(data)
     major, _ = np.lib.format.read_magic(stream)
     read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
+    try:
+        shape, _, dtype = read_header(stream)
+    except Exception as error:  # a header is parsed as Python
+        raise InputError(f"{name}: its header is damaged; save the array again") from error
     _require_pixels(shape[:2], name, max_pixels)
     if not dtype.hasobject and math.prod(shape) * dtype.itemsize > len(data):
         raise InputError(f"{name}: not a readable image (it is shorter than its header says); save it again")

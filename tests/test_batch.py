@@ -382,6 +382,21 @@ def test_summary_and_skipping(pnp: Run, folder: Path, tmp_path: Path, small_weig
     assert "1 of 6 files done, 4 skipped, 1 failed" in second.stderr.decode()
 
 
+def test_an_output_that_another_process_has_made_meanwhile_is_skipped(
+    pnp: Run, photo_file: Path, tmp_path: Path
+) -> None:
+    """It comes into being after the input was looked for and before it is read."""
+    for mode, code in (("skip", 0), ("error", 1)):
+        out = tmp_path / f"{mode}.png"
+        feed(tmp_path / f"{mode}-in.png", photo_file.read_bytes(), lambda out=out: out.write_bytes(b"theirs"))  # type: ignore[misc]
+        run = (tmp_path / f"{mode}-in.png", "-o", out, "--disk", 1, "--on-exists", mode, "--json")
+        result = pnp("blur", *run)
+        assert result.returncode == code, result.stderr
+        assert json.loads(result.stdout).get("skipped", False) == (code == 0)
+        assert out.read_bytes() == b"theirs"
+        assert not list(tmp_path.glob(".*"))
+
+
 def test_an_interrupted_batch_of_many_files_restarts_at_once(
     pnp: Run, photo: Image, tmp_path: Path, small_weights: Path
 ) -> None:

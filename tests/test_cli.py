@@ -442,6 +442,33 @@ def test_one_bad_file_does_not_stop_the_others(pnp: Run, photo_file: Path, small
     assert not Path(f"{out}2").exists()
 
 
+@pytest.mark.parametrize(
+    "output", ["new/../photo.png", "new/../{name}", "new/../link.png", "./new/deeper/../../photo.png"]
+)
+def test_the_input_is_found_behind_folders_that_are_not_there_yet(pnp: Run, photo_file: Path, output: str) -> None:
+    content, folder = photo_file.read_bytes(), photo_file.parent
+    (folder / "link.png").symlink_to(photo_file)
+    for mode in ("error", "skip", "overwrite"):
+        result = pnp("blur", "photo.png", "-o", output, "--disk", 1, "--on-exists", mode, cwd=folder)
+        assert result.returncode == 2
+        assert "would replace an input" in one_sentence(result)
+    assert photo_file.read_bytes() == content
+    assert not (folder / "new").exists()
+
+
+def test_outputs_that_are_their_own_inputs_are_not_skipped(pnp: Run, photo: Image, tmp_path: Path) -> None:
+    for name in ("a.png", "sub/b.png"):
+        write_image(photo, tmp_path / "in" / name)
+    result = pnp("blur", "in", "-r", "-o", "in/", "--disk", 1, "--on-exists", "skip", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "would replace an input" in one_sentence(result)
+    for _ in range(2):  # again, where the output of one is an input by itself
+        for picture in (tmp_path / "in").glob("*.png"):
+            run = ("in/a.png", picture, "--disk", 1, "--on-exists", "skip")
+            assert picture.name == "a.png" or pnp("blur", *run, cwd=tmp_path).returncode == 0
+        assert pnp("blur", "in/a.png", "--disk", 1, "--on-exists", "skip", cwd=tmp_path).returncode == 0
+
+
 def test_the_input_is_never_replaced(pnp: Run, photo_file: Path, small_weights: Path) -> None:
     content = photo_file.read_bytes()
     result = pnp("denoise", photo_file, "-o", photo_file, "-w", small_weights, "-s", 10, "--on-exists", "overwrite")
@@ -583,14 +610,14 @@ def test_bad_arguments(
 
 def test_unwritable_outputs(pnp: Run, tmp_path: Path, photo_file: Path, small_weights: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    for out, code in ((tmp_path / "out.xyz", 2), (tmp_path / "out", 2), (tmp_path / "file" / "out.png", 1)):
+    for out, code in ((tmp_path / "out.xyz", 2), (tmp_path / "out", 2), (tmp_path / "file" / "out.png", 2)):
         result = pnp("denoise", photo_file, "-o", out, "-w", small_weights, "-s", 10)
         assert result.returncode == code
         assert str(out) in one_sentence(result)
     os.mkfifo(tmp_path / "pipe")
     to_pipe = ("-o", tmp_path / "pipe", "--format", "png", "--on-exists", "overwrite")
     result = pnp("denoise", photo_file, *to_pipe, "-w", small_weights, "-s", 10)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "no regular file" in one_sentence(result)
     assert (tmp_path / "pipe").is_fifo()
 

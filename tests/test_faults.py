@@ -122,14 +122,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_small_disk_fills_up(pnp: Run, photo: Image, tmp_path: Path, small_disk: Path) -> None:
     for i in range(6):
         write_image(photo, tmp_path / f"in/{i}.png")
-    result = pnp("blur", tmp_path / "in", "-o", f"{small_disk}/", "--disk", 1, "--noise", 5)
+    record = tmp_path / "run.json"
+    result = pnp("blur", tmp_path / "in", "-o", f"{small_disk}/", "--disk", 1, "--noise", 5, "--manifest", record)
     written = sorted(small_disk.iterdir())
     assert result.returncode == 1
-    assert 0 < len(written) < 6
-    errors = error_lines(result)
-    assert len(errors) == 6 - len(written)
-    assert all("cannot be written (No space left on device)" in line for line in errors)
-    assert f"{len(written)} of 6 files done, {len(errors)} failed" in result.stderr.decode()
+    assert 0 < len(written) < 5
+    (error,) = error_lines(result)
+    assert "cannot be written (No space left on device)" in error
+    assert f"{len(written)} of 6 files done, 1 failed, {5 - len(written)} not done" in result.stderr.decode()
+    assert not json.loads(record.read_text())["finished"]
     for path in written:
         assert path.suffix == ".png"
         assert read_image(path).size == photo.size
@@ -138,8 +139,53 @@ def test_a_small_disk_fills_up(pnp: Run, photo: Image, tmp_path: Path, small_dis
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
 def test_a_folder_that_cannot_be_written(pnp: Run, photo_file: Path) -> None:
     result = pnp("blur", photo_file, "-o", "/proc/out/", "--disk", 1)
-    assert result.returncode == 1
+    assert result.returncode in (1, 2), "only who is not root is told beforehand"
     assert len(error_lines(result)) == 1
+
+
+def test_a_disk_that_is_read_only_is_found_before_any_work(pnp: Run, photo: Image, small_disk: Path) -> None:
+    """Also by a dry run, and for the files that options name; what is there already may be skipped."""
+    place = small_disk.parent
+    write_image(photo, place / "a.png")
+    write_image(photo, small_disk / "a.png")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for arguments in (
+        ("-o", "disk/new/deeper/"),
+        ("-o", "disk/b.png", "--dry-run"),
+        ("-o", "disk/a.png", "--on-exists", "overwrite"),
+        ("-o", "b.png", "--manifest", "disk/run.json"),
+    ):
+        result = pnp("blur", "a.png", "--disk", 1, *arguments, cwd=place)
+        assert result.returncode == 2
+        assert f"the folder {small_disk} cannot be written to" in error_lines(result)[0]
+        assert not (place / "b.png").exists()
+    result = pnp("kernel", "--disk", 1, "--picture", "disk/k.png", cwd=place)
+    assert result.returncode == 2
+    assert "choose another --picture" in error_lines(result)[0]
+    assert pnp("blur", "a.png", "--disk", 1, "-o", "disk/", "--on-exists", "skip", cwd=place).returncode == 0
+
+
+def test_what_is_replaced_hands_on_its_mode_and_its_links(pnp: Run, photo_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    real, link = tmp_path / "store/real.png", tmp_path / "link.png"
+    real.write_bytes(b"older")
+    real.chmod(0o604)
+    link.symlink_to("store/real.png")
+    result = pnp("blur", photo_file, "-o", link, "--disk", 1, "--on-exists", "overwrite")
+    assert result.returncode == 0, result.stderr
+    assert link.is_symlink()
+    assert read_image(real).size == read_image(photo_file).size
+    assert real.stat().st_mode & 0o777 == 0o604
+    assert [p.name for p in (tmp_path / "store").iterdir()] == ["real.png"]
+
+
+def test_two_outputs_that_are_one_file_through_a_link(pnp: Run, photo: Image, tmp_path: Path) -> None:
+    for name in ("in/a.png", "in/b.png", "out/a.png"):
+        write_image(photo, tmp_path / name)
+    (tmp_path / "out/b.png").symlink_to("a.png")
+    result = pnp("blur", "in", "-o", "out/", "--disk", 1, "--on-exists", "overwrite", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "would both be written to" in error_lines(result)[0]
 
 
 def test_symbolic_links(pnp: Run, photo: Image, tmp_path: Path) -> None:
@@ -369,6 +415,7 @@ def test_names_that_are_no_files(pnp: Run, photo_file: Path, arguments: tuple[st
 
 
 def test_a_file_where_a_folder_should_be(pnp: Run, photo_file: Path) -> None:
-    result = pnp("blur", photo_file, "--disk", 1, "-o", photo_file / "x.png")
-    assert result.returncode == 1
-    assert f"{photo_file} is no folder" in error_lines(result)[0]
+    for output in ("x.png", "deeper/x.png"):
+        result = pnp("blur", photo_file, "--disk", 1, "-o", photo_file / output, "--dry-run")
+        assert result.returncode == 2
+        assert f"{photo_file} is no folder" in error_lines(result)[0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import subprocess
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -10,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pnp_cli import InputError
+from pnp_cli import InputError, files
 from pnp_cli.images import Image, encode_image, read_image
 from pnp_cli.metadata import Metadata
 
 from .conftest import Run
+from .helpers import installed_command
 from .test_metadata import PROFILE, camera_exif
 
 CASES = 300
@@ -108,7 +112,7 @@ def test_bombs_are_refused_before_decoding(pnp: Run, tmp_path: Path, suffix: str
     common = ("blur", bomb, "--disk", 1, "--bit-depth", 8, "--on-exists", "overwrite")
     small = pnp(*common, "--max-pixels", 1_000_000)
     assert small.returncode == 1
-    assert "6 million pixels" in small.stderr.decode()
+    assert "claims 6000000 pixels, more than 1000000" in small.stderr.decode()
     assert "--max-pixels" in small.stderr.decode()
     assert pnp(*common, "--max-pixels", 6_000_000).returncode == 0
 
@@ -118,5 +122,59 @@ def test_sizes_beyond_pillows_limit(tmp_path: Path) -> None:
     for file_format in ("PNG", "TIFF", "NPY", "BMP"):
         data = encode_image(wide, file_format)
         assert read_image(data).size == (1, 10_000)
-        with pytest.raises(InputError, match="million pixels"):
+        with pytest.raises(InputError, match="claims 10000 pixels, more than 9999"):
             read_image(data, "wide", max_pixels=9_999)
+
+
+def test_a_damaged_header_of_an_array(pnp: Run, tmp_path: Path) -> None:
+    data = encode_image(Image(np.zeros((3, 4, 1), np.float32)), "NPY")
+    (tmp_path / "a.npy").write_bytes(data.replace(b"'descr'", b"'nonsen"))
+    result = pnp("blur", tmp_path / "a.npy", "--disk", 1)
+    assert result.returncode == 1
+    assert b"a.npy: its header is damaged" in result.stderr
+
+
+PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+
+
+def test_files_without_end_are_refused_soon(pnp: Run, tmp_path: Path) -> None:
+    """Devices, and a file that is larger than any image that may be read, though it takes no room on the disk."""
+    (tmp_path / "sparse.png").write_bytes(PNG_HEAD)
+    os.truncate(tmp_path / "sparse.png", 6 * 2**30)
+    (tmp_path / "text.png").write_bytes(b"no picture")
+    os.truncate(tmp_path / "text.png", 6 * 2**30)
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    blur = ("blur", "--disk", 1, "-o", "o.png")
+    for arguments, words in (
+        ((*blur, "sparse.png"), "sparse.png: holds more than 2930420384 bytes; if that is right, raise the limit"),
+        ((*blur, "text.png"), "text.png: not an image file of a known kind"),
+        ((*blur, "device.png"), "device.png: is a device, not a file"),
+        (("kernel", "--kernel", "/dev/zero"), "/dev/zero: is a device, not a file"),
+        (("kernel", "--kernel", "sparse.png"), "sparse.png: holds more than 1073741824 bytes; is it the right file?"),
+    ):
+        result = pnp(*arguments, cwd=tmp_path)
+        assert result.returncode == 1
+        assert words in result.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        ("yes", "standard input: not an image file of a known kind"),
+        ("printf '\\211PNG\\r\\n\\032\\n'; cat /dev/zero", "standard input: holds more than 67140864 bytes"),
+    ],
+)
+def test_pipes_without_end(stream: str, words: str) -> None:
+    command = f"( {stream} ) | {installed_command()} blur - --disk 1 -o - --max-pixels 1000 > /dev/null"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, check=False, timeout=60)
+    assert result.returncode == 1
+    assert words in result.stderr.decode()
+
+
+def test_a_file_that_is_read_in_pieces_and_one_in_one(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).bytes(files.HEAD + 7)
+    (tmp_path / "large").write_bytes(data)
+    assert files.read_bytes(tmp_path / "large") == data
+    assert files.read_stream(io.BytesIO(data), "memory") == data
+    with pytest.raises(InputError, match=f"holds more than {files.HEAD} bytes; so"):
+        files.read_bytes(tmp_path / "large", files.Limit(files.HEAD, "so"))

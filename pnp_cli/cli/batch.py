@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import ConditionError, PnpError, UsageError
+from ..errors import ConditionError, PnpError, StorageError, TakenError, UsageError
 from ..files import exists, is_dir, write_bytes
 from ..images import (
     FLOAT_FORMATS,
@@ -65,13 +65,14 @@ FALSE_CERTIFICATE = "a check of the theory failed, so a certificate is false or 
 def run_batch(options: FileOptions, work: Work) -> int:
     """Read, work on and write every input; returns the exit code of the command.
 
-    A file that fails is reported and the others go on, unless `fail_fast`. What was finished before an
-    interruption is kept, and the manifest says so. With `scheduler` the work is done on a Dask cluster.
+    A file that fails is reported and the others go on, unless `fail_fast` or no file can be written any more. What
+    was finished before an interruption is kept, and the manifest says so. With `scheduler` the work is done on a
+    Dask cluster.
     """
     sources = find_sources(options.inputs, options.recursive)
     options.check(sources)
     jobs = find_jobs(sources, options)
-    with _manifest(options) as manifest, file_progress(len(jobs), options.quiet) as advance:
+    with _manifest(options, len(jobs)) as manifest, file_progress(len(jobs), options.quiet) as advance:
         book = _Book(len(jobs), options, manifest, advance)
         try:
             if options.scheduler is not None:
@@ -87,13 +88,13 @@ def run_batch(options: FileOptions, work: Work) -> int:
 
 
 @contextmanager
-def _manifest(options: FileOptions) -> Iterator[Manifest]:
+def _manifest(options: FileOptions, total: int) -> Iterator[Manifest]:
     resumes = options.on_exists == "skip" and not options.dry_run
     manifest = Manifest(options, options.manifest if resumes else None)
     interrupted = False
     try:
         yield manifest
-        manifest.finished = True
+        manifest.finished = len(manifest.files) == total
     except KeyboardInterrupt:
         interrupted = True
         raise
@@ -113,6 +114,7 @@ class Finished:
     code : exit code.
     data : the bytes of the output, if there is one to be written.
     error : what went wrong, in one sentence; `traceback` if it is a bug.
+    last : whether no other file of the batch can end better.
     """
 
     facts: dict[str, Any] = field(default_factory=dict)
@@ -120,6 +122,7 @@ class Finished:
     data: bytes | None = None
     error: str | None = None
     traceback: str | None = None
+    last: bool = False
 
 
 @dataclass
@@ -153,7 +156,7 @@ class _Book:
         if self.options.verbose and "seconds" in facts:
             say(f"time        {facts['seconds']:.2f} s")
         self.advance()
-        return self.options.fail_fast and not ok
+        return end.last or (self.options.fail_fast and not ok)
 
     def __str__(self) -> str:
         failed = sum(code != 0 for code in self.codes)
@@ -181,7 +184,7 @@ def attempt(do: Callable[..., T], *arguments: Any) -> T | Finished:
     try:
         result = do(*arguments)
     except PnpError as error:
-        return Finished(code=exit_code(error), error=str(error))
+        return Finished(code=exit_code(error), error=str(error), last=isinstance(error, StorageError))
     except BrokenPipeError:
         raise  # whoever read the output is gone
     except Exception as error:  # the other files need not suffer
@@ -197,16 +200,20 @@ def _local(job: Job, options: FileOptions, work: Work) -> Finished:
     read = _read(job, options)
     if isinstance(read, Finished):
         return read
-    return _deliver(restore_bytes(read, source.name, target, options, work), target, options)
+    return _deliver(restore_bytes(read, source.name, target, options, work), job, options)
 
 
 def _read(job: Job, options: FileOptions) -> bytes | Finished:
     """The bytes of an input, or its end if its output exists and it is to be skipped then."""
     source, target = job
     if target is not None and options.on_exists == "skip" and exists(target) and not is_dir(target):
-        say(f"{source.name}: skipped, {target} exists", options.quiet)
-        return Finished({"output": str(target), "skipped": True})
-    return source.read_bytes()
+        return _skip(source.name, target, options)
+    return source.read_bytes(options.max_pixels)
+
+
+def _skip(name: str, target: Path, options: FileOptions) -> Finished:
+    say(f"{name}: skipped, {target} exists", options.quiet)
+    return Finished({"output": str(target), "skipped": True})
 
 
 def restore_bytes(content: bytes, name: str, target: Path | None, options: FileOptions, work: Work) -> Finished:
@@ -241,8 +248,9 @@ def restore_bytes(content: bytes, name: str, target: Path | None, options: FileO
     return Finished(facts | outcome.fields, data=data)
 
 
-def _deliver(end: Finished, target: Path | None, options: FileOptions) -> Finished:
-    """Write the bytes of an output, if there is one."""
+def _deliver(end: Finished, job: Job, options: FileOptions) -> Finished:
+    """Write the bytes of an output, if there is one; where another process was faster, it counts as any that exists."""
+    source, target = job
     if end.data is None:
         return end
     if target is None:
@@ -250,7 +258,12 @@ def _deliver(end: Finished, target: Path | None, options: FileOptions) -> Finish
         sys.stdout.buffer.write(end.data)
         sys.stdout.buffer.flush()
     else:
-        write_bytes(target, end.data, overwrite=options.on_exists == "overwrite")
+        try:
+            write_bytes(target, end.data, overwrite=options.on_exists == "overwrite")
+        except TakenError:
+            if options.on_exists != "skip":
+                raise
+            return _skip(source.name, target, options)
         say(f"wrote {target}", options.quiet)
     return end
 
@@ -273,5 +286,5 @@ def _run_cluster(jobs: Sequence[Job], options: FileOptions, work: Work, book: _B
         for job, end, messages in cluster.run(readable()):
             for line in messages:
                 say(line)
-            if book.enter(job, end if end.error else attempt(_deliver, end, job[1], options)):
+            if book.enter(job, end if end.error else attempt(_deliver, end, job, options)):
                 return

@@ -14,8 +14,8 @@ from typing import Any
 import typer
 
 from ..errors import InputError, UsageError
-from ..files import exists, is_dir, is_file, read_bytes
-from ..images import FLOAT_FORMATS, FORMATS, MAX_PIXELS, Depth, Image, list_images, read_image
+from ..files import exists, is_dir, is_file, obstacle, place_of, read_bytes, read_stream
+from ..images import FLOAT_FORMATS, FORMATS, MAX_PIXELS, Depth, Image, file_limit, list_images, read_image
 from .console import require_stdout
 
 STREAM = "-"
@@ -50,8 +50,8 @@ class Source:
         if self.problem:
             raise InputError(f"{self.name}: {self.problem}")
 
-    def read_bytes(self) -> bytes:
-        """The content of the file.
+    def read_bytes(self, max_pixels: int) -> bytes:
+        """The content of the file, if it may be an image of at most so many pixels.
 
         Raises
         ------
@@ -59,11 +59,15 @@ class Source:
             If there is none.
         """
         self.require()
+        limit = file_limit(max_pixels)
         if self.path:
-            return read_bytes(self.path)
+            return read_bytes(self.path, limit)
         if sys.stdin is None:
             raise InputError("standard input is closed; give a file")
-        return sys.stdin.buffer.read()
+        try:
+            return read_stream(sys.stdin.buffer, self.name, limit)
+        except OSError as error:
+            raise InputError(f"{self.name}: cannot be read ({error.strerror or error})") from error
 
     def read(self, max_pixels: int) -> Image:
         """Read the image, if it has at most so many pixels.
@@ -73,7 +77,7 @@ class Source:
         InputError
             If there is none.
         """
-        return read_image(self.read_bytes(), self.name, max_pixels)
+        return read_image(self.read_bytes(max_pixels), self.name, max_pixels)
 
 
 @dataclass(frozen=True)
@@ -253,8 +257,8 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
     Raises
     ------
     UsageError
-        If two outputs are one file, an output would replace an input, exists and is to be kept, or has the name of
-        another format.
+        If two outputs are one file, an output would replace an input, exists and is to be kept, cannot be written, or
+        has the name of another format.
     """
     many = len(sources) > 1 or any(s.root for s in sources)
     jobs = [(source, None if source.problem else target_of(source, options, many)) for source in sources]
@@ -264,11 +268,11 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
     kept = real_places((*(source.path for source, _ in jobs), *options.protected))
     beside = {"manifest": options.manifest, "picture": options.picture}
     claimed = claim(beside, kept, options.on_exists != "error" or options.dry_run)
-    taken = []
+    taken, open_folders = [], set()
     for source, target in jobs:
         if target is None:
             continue
-        place = _place(target)
+        place = place_of(target)
         if place in claimed:
             if claimed[place] == source.name:
                 raise UsageError(f"{source.name}: is given twice; leave it out once")
@@ -277,12 +281,18 @@ def find_jobs(sources: Sequence[Source], options: FileOptions) -> list[Job]:
                 "'{parent}/out/{name}.{ext}', or rename one"
             )
         claimed[place] = source.name
-        if exists(target):
-            if options.on_exists == "skip" and not os.path.exists(target):
+        own = source.path is not None and place == os.path.realpath(source.path)
+        if own or (place in kept and options.on_exists != "skip"):
+            raise UsageError(f"{source.name}: the output {target} would replace an input; choose another -o")
+        if os.path.lexists(place):
+            if options.on_exists == "skip" and not os.path.exists(place):
                 raise UsageError(f"{target}: is a link that leads nowhere; remove it, or give --on-exists overwrite")
-            if os.path.realpath(target) in kept and options.on_exists != "skip":
-                raise UsageError(f"{source.name}: the output {target} would replace an input; choose another -o")
             taken.append(target)
+        if options.on_exists != "skip" or not is_file(place):
+            folder = os.path.dirname(place)
+            if os.path.lexists(place) or folder not in open_folders:
+                _require_room(target, "-o")
+                open_folders.add(folder)
         _require_one_format(target, options.file_format)
     if taken and options.on_exists == "error" and not options.dry_run:
         which = f"{taken[0]} and {len(taken) - 1} more exist" if len(taken) > 1 else f"{taken[0]}: exists"
@@ -307,17 +317,26 @@ def claim(named: Mapping[str, Path | None], kept: Collection[str], may_exist: bo
     for option, path in named.items():
         if path is None:
             continue
+        place = place_of(path)
         if is_dir(path) or str(path) == STREAM:
             what = "standard output" if str(path) == STREAM else "a folder"
             raise UsageError(f"--{option}: {path} is {what}; give it the name of a file")
-        if _place(path) in claimed:
-            raise UsageError(f"{claimed[_place(path)]} and the {option} would both be written to {path}; rename one")
-        if os.path.realpath(path) in kept:
+        if place in claimed:
+            raise UsageError(f"{claimed[place]} and the {option} would both be written to {path}; rename one")
+        if place in kept:
             raise UsageError(f"{path}: the {option} would replace an input; choose another --{option}")
         if exists(path) and not may_exist:
             raise UsageError(f"{path}: exists already; choose another --{option}, or --on-exists overwrite")
-        claimed[_place(path)] = f"the {option}"
+        _require_room(path, f"--{option}")
+        claimed[place] = f"the {option}"
     return claimed
+
+
+def _require_room(path: Path, option: str) -> None:
+    """Refuse a name that no file can have where it is to be written."""
+    reason = obstacle(path)
+    if reason:
+        raise UsageError(f"{path}: cannot be written, {reason}; choose another {option}")
 
 
 def _require_one_format(target: Path, asked: str | None) -> None:
@@ -335,7 +354,7 @@ def _require_one_format(target: Path, asked: str | None) -> None:
 
 
 def _place(path: Path) -> str:
-    """Where a file is: links in its folder's name followed, but not the file, which a new one replaces."""
+    """Where a file is: links in its folder's name followed, but not the file."""
     return os.path.join(os.path.realpath(path.parent), path.name)
 
 
