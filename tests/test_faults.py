@@ -364,6 +364,29 @@ def test_other_signals_stop_like_an_interruption(
     assert {Path(entry["output"]).name for entry in record["files"]} == {p.name for p in out.iterdir()}
 
 
+def test_an_impatient_ctrl_c(photo: Image, tmp_path: Path, small_weights: Path) -> None:
+    """Many within milliseconds, at several instants of the work: as one, and nothing half-written stays behind."""
+    for i in range(40):
+        write_image(photo, tmp_path / f"in/{i:02}.png")
+    for case in range(4):
+        out, manifest = tmp_path / f"out{case}", tmp_path / f"{case}.json"
+        arguments = ["denoise", tmp_path / "in", "-o", out, "-w", small_weights, "-s", 10, "--manifest", manifest]
+        process = subprocess.Popen([installed_command(), *map(str, arguments)], stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and len(list(out.glob("*.png"))) < 2 + case:
+            time.sleep(0.001)
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.001)
+        stderr = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == 130, stderr
+        assert "Traceback" not in stderr
+        assert "ignored" not in stderr
+        assert not list(tmp_path.rglob("*.part"))
+        record = json.loads(manifest.read_text())
+        assert {Path(entry["output"]).name for entry in record["files"]} == {p.name for p in out.iterdir()}
+
+
 INTERRUPTED = """
 import os, signal, sys
 

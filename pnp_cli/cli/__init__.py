@@ -17,7 +17,7 @@ from ..errors import PnpError
 from ..files import noting_hashes
 from . import blur, certify, deblur, denoise, ista, kernel, psnr, train
 from .batch import exit_code, reason_of
-from .interruption import stop_cleanly
+from .console import say
 from .kernel_options import complete_auto
 
 EPILOG = (
@@ -68,7 +68,6 @@ def _root(
 
 def main() -> None:
     """Entry point of the `pnp` command."""
-    stop_cleanly()
     tune_allocation()
     if sys.stderr is None:  # closed: messages go nowhere, and not where data go
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
@@ -80,13 +79,13 @@ def main() -> None:
         with noting_hashes():
             app(args=complete_auto(sys.argv[1:]))
     except PnpError as error:
-        print(f"pnp: error: {error}", file=sys.stderr)
+        say(f"pnp: error: {error}")
         sys.exit(exit_code(error))
     except Exception as error:
-        print(f"pnp: error: {reason_of(error)}", file=sys.stderr)
+        say(f"pnp: error: {reason_of(error)}")
         if {"-v", "--verbose"} & set(sys.argv):
             traceback.print_exc()
         sys.exit(1)
     except KeyboardInterrupt:
-        print("pnp: interrupted", file=sys.stderr)
+        say("pnp: interrupted")
         sys.exit(130)

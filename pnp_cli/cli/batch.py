@@ -25,7 +25,7 @@ from ..images import (
     read_image,
     require_format,
 )
-from .console import emit, file_progress, require_stdout, say
+from .console import emit, file_progress, say, to_stdout
 from .manifest import Manifest
 from .paths import DEPTHS, FileOptions, Job, find_jobs, find_sources
 
@@ -144,7 +144,8 @@ class _Book:
         if end.error is not None:
             message = end.error if source.name in end.error else f"{source.name}: {end.error}"
             say(f"pnp: error: {message}")
-            say(end.traceback or "", not (self.options.verbose and end.traceback))
+            for line in (end.traceback or "").splitlines():
+                say(line, not self.options.verbose)
             facts = facts | {"error": message}
         elif facts.get("skipped"):
             self.skipped += 1
@@ -254,9 +255,8 @@ def _deliver(end: Finished, job: Job, options: FileOptions) -> Finished:
     if end.data is None:
         return end
     if target is None:
-        require_stdout()
-        sys.stdout.buffer.write(end.data)
-        sys.stdout.buffer.flush()
+        with to_stdout():
+            sys.stdout.buffer.write(end.data)
     else:
         try:
             write_bytes(target, end.data, overwrite=options.on_exists == "overwrite")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConditionError, InputError
 from . import options as o
 from .batch import exit_code, exit_code_of_all
-from .console import emit, say
+from .console import emit, harmless, say, to_stdout
+
+if TYPE_CHECKING:
+    from ..weights import LoadedDenoiser
 
 
 def certify(
@@ -54,32 +58,36 @@ def certify(
             facts |= {"sha256": loaded.sha256, "grid": grid, **c.as_dict(), "training": loaded.training}
             emit("certify", name, c.averaged, **facts)
             continue
-        print(f"{loaded.path}  sha256 {loaded.sha256[:16]}")
-        if c.layers:
-            from rich.console import Console
-            from rich.table import Table
-
-            table = Table(box=None, pad_edge=False)  # fits 80 columns; the lower bound of ‖A‖ is a power iteration's
-            for heading in ("layer", "shape", "‖A‖ ≤", "‖A‖ ≥", "gap", "τ", "α = τ‖A‖²/2"):
-                table.add_column(heading, no_wrap=True)
-            for layer in c.layers:
-                lower = layer.norm_lower or 0.0
-                gap = f"{100 * (layer.norm_upper / lower - 1):.2f} %" if lower else ""
-                shape = "x".join(map(str, layer.shape))
-                table.add_row(
-                    layer.name,
-                    shape,
-                    f"{layer.norm_upper:.6f}",
-                    f"{lower:.6f}",
-                    gap,
-                    f"{layer.step:.4f}",
-                    f"{layer.alpha:.4f}",
-                )
-            Console().print(table)
-        verdict = (
-            f"AVERAGED with α = {c.alpha:.6f}, hence nonexpansive, for every image size"
-            if c.averaged
-            else "NOT CERTIFIED"
-        )
-        print(f"verdict: {verdict} ({c.reason})")
+        with to_stdout():
+            _show(loaded)
     raise typer.Exit(exit_code_of_all(codes))
+
+
+def _show(loaded: LoadedDenoiser) -> None:
+    c = loaded.certificate
+    print(f"{harmless(str(loaded.path), sys.stdout)}  sha256 {loaded.sha256[:16]}")
+    if c.layers:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)  # fits 80 columns; the lower bound of ‖A‖ is a power iteration's
+        for heading in ("layer", "shape", "‖A‖ ≤", "‖A‖ ≥", "gap", "τ", "α = τ‖A‖²/2"):
+            table.add_column(heading, no_wrap=True)
+        for layer in c.layers:
+            lower = layer.norm_lower or 0.0
+            gap = f"{100 * (layer.norm_upper / lower - 1):.2f} %" if lower else ""
+            shape = "x".join(map(str, layer.shape))
+            table.add_row(
+                layer.name,
+                shape,
+                f"{layer.norm_upper:.6f}",
+                f"{lower:.6f}",
+                gap,
+                f"{layer.step:.4f}",
+                f"{layer.alpha:.4f}",
+            )
+        Console().print(table)
+    verdict = (
+        f"AVERAGED with α = {c.alpha:.6f}, hence nonexpansive, for every image size" if c.averaged else "NOT CERTIFIED"
+    )
+    print(f"verdict: {verdict} ({c.reason})")

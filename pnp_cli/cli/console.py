@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from ..errors import InputError
 
@@ -30,9 +33,17 @@ def say(line: str, quiet: bool = False) -> None:
     sink = _sink.get()
     if sink is None:
         with contextlib.suppress(OSError):  # of a terminal that is gone
-            print(line, file=sys.stderr, flush=True)
+            print(harmless(line, sys.stderr), file=sys.stderr, flush=True)
     else:
         sink.append(line)
+
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def harmless(line: str, stream: TextIO) -> str:
+    """The line; for a terminal, which would obey them, control characters as of a file name are spelled out."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], line) if stream.isatty() else line
 
 
 @contextmanager
@@ -58,17 +69,40 @@ def require_stdout() -> None:
         raise InputError("standard output is closed; give -o a file, or redirect it to /dev/null")
 
 
+@contextmanager
+def to_stdout() -> Iterator[None]:
+    """What is printed inside has reached standard output at the end.
+
+    Raises
+    ------
+    InputError
+        If it is closed, or takes no more.
+    BrokenPipeError
+        If whoever read it is gone.
+    """
+    require_stdout()
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(io.UnsupportedOperation), open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())  # what is left is not tried again at the exit
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise InputError(f"standard output: cannot be written ({error.strerror or error})") from error
+
+
 def emit(command: str, source: str, ok: bool, **fields: Any) -> None:
     """Print one JSON object as a line of standard output; non-finite numbers become null.
 
     Raises
     ------
     InputError
-        If standard output is closed.
+        If standard output is closed, or takes no more.
     """
-    require_stdout()
     head = {"schema": SCHEMA, "command": command, "input": source, "ok": ok}
-    print(json.dumps(finite(head | fields)), flush=True)
+    with to_stdout():
+        print(json.dumps(finite(head | fields)))
 
 
 def finite(value: Any) -> Any:
@@ -112,7 +146,7 @@ def progress(label: str, total: float, quiet: bool = False) -> Iterator[Progress
         return
     batch = _display.get()
     with contextlib.nullcontext(batch) if batch else _bars() as bar:
-        task = bar.add_task(label, total=total, words="")
+        task = bar.add_task(harmless(label, sys.stderr), total=total, words="")
         try:
             yield lambda done, words: bar.update(task, completed=done, words=words)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from ..errors import InputError, UsageError
 from ..images import MAX_PIXELS
 from . import kernel_options as k
 from . import options as o
-from .console import emit, say
+from .console import emit, harmless, say, to_stdout
 from .paths import claim, real_places, require_on_exists
 from .shared import takes
 
@@ -107,8 +108,9 @@ def _show(psf: Kernel, description: str, facts: Properties) -> None:
     if facts.angle is not None:
         spread = f"{along:.2f} px along {facts.angle:.1f} degrees, {across:.2f} px across"
     share = f"below {WEAK:g} at {facts.weak:.1%} of the frequencies"
-    print(f"kernel      {description}")
-    print(f"size        {h}x{w} (height x width), sum {facts.total:.6g}")
-    print(f"centroid    {offset} from the origin, row {h // 2}, column {w // 2}")
-    print(f"deviation   {spread}")
-    print(f"|OTF|       max {facts.otf_max:.4g}, min {facts.otf_min:.2g}, {share}")
+    with to_stdout():
+        print(f"kernel      {harmless(description, sys.stdout)}")
+        print(f"size        {h}x{w} (height x width), sum {facts.total:.6g}")
+        print(f"centroid    {offset} from the origin, row {h // 2}, column {w // 2}")
+        print(f"deviation   {spread}")
+        print(f"|OTF|       max {facts.otf_max:.4g}, min {facts.otf_min:.2g}, {share}")

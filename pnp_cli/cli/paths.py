@@ -144,6 +144,8 @@ class FileOptions:
             raise UsageError("--json and the image both want standard output; give -o a file")
         if streams and len(sources) > 1:
             raise UsageError("standard output takes one image; give -o a folder for several inputs")
+        if streams and not self.dry_run and sys.stdout is not None and sys.stdout.isatty():
+            raise UsageError("standard output is a terminal, which shows no images; redirect it or give -o a file")
         if self.output is not None and self.output != STREAM and len(sources) > 1 and is_file(self.output):
             raise UsageError(f"{self.output} is a file, but there are {len(sources)} inputs; give -o a folder")
         if len(sources) > 1 and self._names_one_file():
@@ -169,8 +171,15 @@ def require_on_exists(word: str) -> None:
         raise UsageError(f"--on-exists must be error, skip or overwrite, not '{word}'")
 
 
+def require_one_stream(inputs: Sequence[str]) -> None:
+    """Raise `UsageError` if standard input is to be read twice."""
+    if list(inputs).count(STREAM) > 1:
+        raise UsageError("standard input: is given twice; leave it out once")
+
+
 def find_sources(inputs: Sequence[str], recursive: bool = False) -> list[Source]:
     """Expand files, folders and globs, in the order given; what holds no image stays and fails when it is read."""
+    require_one_stream(inputs)
     sources: list[Source] = []
     for text in inputs:
         path = Path(text)

@@ -13,7 +13,7 @@ from ..errors import InputError, UsageError
 from ..images import MAX_PIXELS
 from . import options as o
 from .batch import exit_code, exit_code_of_all
-from .console import emit, require_stdout, say
+from .console import emit, harmless, say, to_stdout
 
 if TYPE_CHECKING:
     from ..images import Image
@@ -51,7 +51,8 @@ def psnr(
 ) -> None:
     """Print the PSNR of images against a reference, in dB.
 
-    A table on a terminal, with the mean of several; bare numbers, one line per image, when piped.
+    A table on a terminal, with the mean of several; bare numbers, one line per image, when piped: nan for one that
+    cannot be scored.
 
     Example: pnp psnr truth.png result.png --min-psnr 30
 
@@ -63,8 +64,9 @@ def psnr(
         raise UsageError(f"--peak must be range or reference-max, not '{peak}'")
 
     from .. import metrics
-    from .paths import find_sources
+    from .paths import find_sources, require_one_stream
 
+    require_one_stream([reference, *tests])
     truths = _Truths(reference, recursive, max_pixels)
     rows: list[tuple[str, float, float | None]] = []
     codes = []
@@ -83,6 +85,7 @@ def psnr(
                 raise InputError(f"{source.name}: {error}") from error
         except InputError as error:
             codes.append(exit_code(error))
+            rows.append((source.name, math.nan, math.nan if ssim else None))
             say(f"pnp: error: {error}")
             if json:
                 emit("psnr", source.name, False, error=str(error))
@@ -92,7 +95,8 @@ def psnr(
             facts = {"psnr": value, "peak": peak, "ssim": similarity, "identical": _identical(image, truth)}
             emit("psnr", source.name, True, reference=truths.name, **facts)
     if not json:
-        _show(rows, peak, ssim)
+        with to_stdout():
+            _show(rows, peak, ssim)
     if min_psnr is not None and any(value < min_psnr for _, value, _ in rows):
         say(f"pnp: a PSNR is below {min_psnr:g} dB")
         codes.append(4)
@@ -170,7 +174,6 @@ class _Truths:
 
 
 def _show(rows: list[tuple[str, float, float | None]], peak: str, ssim: bool) -> None:
-    require_stdout()
     if not sys.stdout.isatty():
         for _, value, similarity in rows:
             print(f"{value:.4f}" + (f"\t{similarity:.5f}" if similarity is not None else ""))
@@ -183,9 +186,12 @@ def _show(rows: list[tuple[str, float, float | None]], peak: str, ssim: bool) ->
     if ssim:
         table.add_column("SSIM")
     for name, value, similarity in rows:
-        table.add_row(Text(name), f"{value:.2f}", *([f"{similarity:.4f}"] if similarity is not None else []))
-    if len(rows) > 1:
-        mean = [f"{sum(r[2] or 0 for r in rows) / len(rows):.4f}"] if ssim else []
-        table.add_row("mean", f"{sum(r[1] for r in rows) / len(rows):.2f}", *mean)
+        table.add_row(
+            Text(harmless(name, sys.stdout)), f"{value:.2f}", *([f"{similarity:.4f}"] if similarity is not None else [])
+        )
+    scored = [row for row in rows if not math.isnan(row[1])]
+    if len(rows) > 1 and scored:
+        mean = [f"{sum(r[2] or 0 for r in scored) / len(scored):.4f}"] if ssim else []
+        table.add_row("mean", f"{sum(r[1] for r in scored) / len(scored):.2f}", *mean)
     if rows:
         Console().print(table)

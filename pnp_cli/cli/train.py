@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, UsageError
+from ..interruption import STOPPING
 from . import options as o
 from .console import progress, say
-from .interruption import STOPPING
 
 if TYPE_CHECKING:
     import torch
