@@ -342,6 +342,29 @@ def test_psnr_of_folders(pnp: Run, photo: Image, tmp_path: Path) -> None:
     assert "both called a" in one_sentence(pnp("psnr", tmp_path / "true", tmp_path / "got"))
 
 
+def test_psnr_has_a_line_for_every_image(pnp: Run, photo_file: Path) -> None:
+    for extra, lines in (
+        ((), [b"inf", b"nan", b"inf"]),
+        (("--ssim",), [b"inf\t1.00000", b"nan\tnan", b"inf\t1.00000"]),
+    ):
+        result = pnp("psnr", photo_file, photo_file, "absent.png", photo_file, *extra)
+        assert result.returncode == 1
+        assert result.stdout.splitlines() == lines
+
+
+def test_standard_input_is_read_once(pnp: Run, photo_file: Path) -> None:
+    content = photo_file.read_bytes()
+    for arguments in (
+        ("psnr", "-", "-"),
+        ("psnr", photo_file, "-", "-"),
+        ("blur", "--disk", 1, "-", "-", "-o", "out/"),
+    ):
+        result = pnp(*arguments, stdin=content)
+        assert result.returncode == 2
+        assert "standard input: is given twice" in one_sentence(result)
+    assert pnp("psnr", "-", photo_file, stdin=content).returncode == 0
+
+
 def test_certify(installed: Run, small_weights: Path) -> None:
     result = installed("certify", small_weights, "--json")
     assert result.returncode == 0

@@ -186,6 +186,23 @@ def test_psnr(place: Path) -> None:
     assert rows == [[name, "inf", "1.0000"] for name in ("in/one.png", "in/[two].png", "mean")]
 
 
+def test_names_do_not_command_the_terminal(place: Path, photo: Image) -> None:
+    """Control characters in the names of files are spelled out, in messages and in tables."""
+    name = "a\x1b]0;title\x07\x9b2Jb.png"
+    write_image(photo, place / name)
+    shown = shown_by(place, "blur", name, "-o", "o.png", "--disk", 1)
+    assert r"a\x1b]0;title\x07\x9b2Jb.png: disk, radius 1 px" in shown
+    shown = shown_by(place, "psnr", name, name)
+    assert r"a\x1b]0;title\x07\x9b2Jb.png" in shown
+
+
+def test_an_image_is_not_for_a_terminal(place: Path) -> None:
+    with terminal(place, "blur", "in/one.png", "-o", "-", "--disk", 1) as session:
+        assert session.end() == 2
+    assert "redirect it or give -o a file" in session.shown
+    shown_by(place, "blur", "in/one.png", "-o", "-", "--disk", 1, "--dry-run")
+
+
 def test_kernel(place: Path) -> None:
     lines = shown_by(place, "kernel", "--motion", 5, 30).splitlines()
     assert [line.split()[0] for line in lines] == ["kernel", "size", "centroid", "deviation", "|OTF|"]
