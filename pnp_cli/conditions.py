@@ -86,7 +86,7 @@ def step_failure(step: float, lipschitz: float, over: int = 2, closed: bool = Fa
     if 0 < step < limit or (closed and step == limit):
         return None
     interval = f"(0, {limit:.6g}{end} = (0, {over}/L{end}"
-    return f"the step {step:.6g} is not in the admissible interval {interval}; choose --step inside it"
+    return f"the step {step:.6g} is not in the admissible interval {interval}; choose one inside it (--step)"
 
 
 def plug_and_play_guarantee(fidelity: Fidelity, step: float, certificate: Certificate, box: bool) -> Guarantee:
@@ -105,7 +105,7 @@ def plug_and_play_guarantee(fidelity: Fidelity, step: float, certificate: Certif
     if not failures:
         alpha = compose([step * fidelity.lipschitz / 2, certificate.alpha, *([0.5] if box else [])])
         if alpha >= 1:
-            message = f"the step {step:.6g} is within rounding of its limit {limit:.6g}; choose a smaller --step"
+            message = f"the step {step:.6g} is within rounding of its limit {limit:.6g}; choose a smaller one (--step)"
             return Guarantee("none", fidelity.lipschitz, mu, step, limit, 1.0, None, (message,))
         theorem = "averaged-box" if box else "averaged"
         if step * mu > SIGNIFICANT:

@@ -28,15 +28,13 @@ def choose_device(name: str = "auto") -> torch.device:
     if device is not None and device.type == "mps":
         raise UsageError(
             f"device '{name}' is not supported: Apple GPUs lack the double precision that the checks of a run need; "
-            "use --device cpu"
+            "use cpu"
         )
     if device is None or device.type not in ("cpu", "cuda"):
         raise UsageError(f"unknown device '{name}'; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise UsageError(
-                f"device '{name}' was asked for, but no CUDA device is available; use --device auto or cpu"
-            )
+            raise UsageError(f"device '{name}' was asked for, but no CUDA device is available; use auto or cpu")
         if device.index is not None and device.index >= torch.cuda.device_count():
             raise UsageError(f"device '{name}' does not exist; there are {torch.cuda.device_count()} CUDA devices")
     return device
@@ -46,4 +44,5 @@ def describe_device(device: torch.device) -> str:
     """Name of a device for a report."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)"
+    count = torch.get_num_threads()
+    return f"cpu ({count} thread{'s' if count != 1 else ''})"

@@ -55,7 +55,7 @@ class Blur:
         if h > size[0] or w > size[1]:
             raise InputError(
                 f"the {h}x{w} kernel is larger than the {size[0]}x{size[1]} image (height x width); "
-                "crop the kernel or use a larger image"
+                "use a smaller kernel or a larger image"
             )
         self.size = size
         self.boundary = boundary(size, (h, w))

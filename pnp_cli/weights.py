@@ -27,6 +27,9 @@ from .errors import WeightsError
 from .files import is_file, read_bytes, write_bytes
 from .presets import architecture_from_dict, architecture_to_dict, build
 from .rules import CONDITIONED_RULES, PLAIN_RULES, Rules
+from .shipped import locate as locate
+from .shipped import shipped_folders as shipped_folders
+from .shipped import shipped_names as shipped_names
 
 KIND = "pnp-denoiser"
 LOAD_GRID, SAVE_GRID = 24, 64
@@ -45,32 +48,6 @@ class LoadedDenoiser:
     sha256: str
     training: dict[str, Any]
     rules: Rules
-
-
-def locate(name: str | Path) -> Path:
-    """Path of a weight file: a path as it is, or the name of a shipped file ("huber").
-
-    Raises
-    ------
-    WeightsError
-        If there is no such file.
-    """
-    path = Path(name)
-    if path.suffix == ".safetensors" or len(path.parts) > 1:
-        if not is_file(path):
-            raise WeightsError(f"{path}: no such weight file")
-        return path
-    for folder in shipped_folders():
-        shipped = folder / f"{name}.safetensors"
-        if is_file(shipped):
-            return shipped
-    known = ", ".join(shipped_names())
-    raise WeightsError(f"'{name}': no shipped weights of that name ({known}) and not a .safetensors file")
-
-
-def shipped_names() -> list[str]:
-    """Names of the shipped weights."""
-    return sorted(path.stem for folder in shipped_folders() for path in folder.glob("*.safetensors"))
 
 
 class Shelf:
@@ -111,12 +88,6 @@ class Shelf:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_twin": self._twin}
-
-
-def shipped_folders() -> list[Path]:
-    """Folders that may hold the shipped weights: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
-    return [f for f in (package / "weights", package.parent / "weights") if f.is_dir()]
 
 
 def save(

@@ -593,7 +593,9 @@ def test_bad_images(pnp: Run, tmp_path: Path, photo_file: Path, command: str, ma
         (("--motion", 0, 30), 2, "length"),
         (("--kernel", "zeros.npy"), 1, "zeros.npy"),
         (("--kernel", "negative.npy"), 1, "negative.npy"),
-        (("--kernel", "absent.npy"), 1, "absent.npy"),
+        (("--kernel", "absent.npy"), 2, "--kernel absent.npy: no such file"),
+        (("--kernel", "."), 2, "--kernel .: is a folder, but the option takes one file"),
+        (("--trajectory", "absent.csv"), 2, "--trajectory absent.csv: no such file"),
         ((), 2, "exactly one blur kernel"),
         (("--disk", 1, "--gaussian", 1), 2, "exactly one blur kernel"),
         (("--disk", 1, "--sigma", -1), 2, "--sigma"),
@@ -605,12 +607,16 @@ def test_bad_images(pnp: Run, tmp_path: Path, photo_file: Path, command: str, ma
         (("--disk", 1, "--envelope", 0), 2, "envelope"),
         (("--disk", 1, "--data-term", "tv"), 2, "data term"),
         (("--disk", 1, "--step", 1e9), 3, "admissible interval"),
-        (("--disk", 1, "--weights", "nonsense"), 1, "nonsense"),
+        (("--disk", 1, "--weights", "nonsense"), 2, "--weights 'nonsense': no such weights; there are conditioned"),
+        (("--disk", 1, "--weights", "hubr"), 2, "--weights 'hubr': no such weights; did you mean huber?"),
+        (("--disk", 1, "--weights", "absent.safetensors"), 2, "--weights absent.safetensors: no such weight file"),
         (("--disk", 1, "--weights", "corrupt.safetensors"), 1, "corrupt.safetensors"),
         (("--disk", 1, "--weights", "foreign.safetensors"), 1, "foreign.safetensors"),
         (("--disk", 1, "--device", "tpu"), 2, "tpu"),
         (("--disk", 1, "--device", "mps"), 2, "double precision"),
-        (("--disk", 1, "--reference", "absent.png"), 1, "absent.png"),
+        (("--disk", 1, "--reference", "absent.png"), 2, "--reference absent.png: no such file"),
+        (("--disk", 1, "--reference", "."), 2, "--reference .: is a folder, but the option takes one file"),
+        (("--disk", 1, "-o", "q"), 2, "for a folder, end it with a slash"),
         (("--disk", 1, "--on-exists", "maybe"), 2, "--on-exists"),
         (("--disk", 1, "--format", "gif"), 2, "gif"),
     ],
@@ -629,6 +635,40 @@ def test_bad_arguments(
     assert result.returncode == code, result.stderr
     assert words in one_sentence(result)
     assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--on-exists", "foo"),
+        ("--format", "gif"),
+        ("--bit-depth", "12"),
+        ("-q", "-v"),
+        ("-w", "hubr"),
+        ("--config", "absent.toml"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_choice_is_refused_at_once(
+    pnp: Run, photo_file: Path, monkeypatch: pytest.MonkeyPatch, wrong: tuple[str, ...]
+) -> None:
+    """Before torch is imported, which takes seconds, and before anything else is said."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = pnp("denoise", photo_file, "--sigma", 0.5, *wrong)
+    assert result.returncode == 2
+    assert result.stderr.decode().splitlines() == [one_sentence(result)]
+
+
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [("denoise", "denoised.png"), ("deblur", "deblurred.png"), ("ista", "ista.png"), ("blur", "blurred.png")],
+)
+def test_the_default_name_is_that_of_the_help(pnp: Run, photo_file: Path, command: str, default: str) -> None:
+    words = " ".join(pnp(command, "--help").stdout.decode().split())
+    assert f"as photo.{default} for photo.jpg" in words
+    kernel = () if command == "denoise" else ("--disk", 1)
+    result = pnp(command, photo_file, *kernel, "--dry-run", "--json", "-q")
+    assert Path(json.loads(result.stdout)["target"]).name == f"photo.{default}"
 
 
 def test_unwritable_outputs(pnp: Run, tmp_path: Path, photo_file: Path, small_weights: Path) -> None:
@@ -695,8 +735,9 @@ def test_wrong_usage_is_2(pnp: Run) -> None:
 def test_training_from_nothing(pnp: Run, tmp_path: Path) -> None:
     """No data at all: scikit-image's pictures; the result is certified and its log is JSON lines."""
     out = tmp_path / "w.safetensors"
-    result = pnp("train-denoiser", "-o", out, "--steps", 3, "--batch", 2, "--crop", 16)
+    result = pnp("train-denoiser", "-o", out, "--steps", 3, "--batch", 2, "--crop", 16, "--sigma", 0.1, 0.2)
     assert result.returncode == 0, result.stderr
+    assert "--sigma is on the 0-255 scale, so 0.2 is hardly any noise" in result.stderr.decode()
     assert pnp("certify", out).returncode == 0
     (line,) = out.with_suffix(".log.jsonl").read_text().splitlines()
     assert json.loads(line)["step"] == 3
@@ -742,6 +783,7 @@ def test_interrupted_training_resumes_bit_for_bit(pnp: Run, tmp_path: Path, phot
         (("empty",), 1, "empty"),
         (("--val", "absent"), 1, "absent"),
         (("--preset", "unet"), 2, "unet"),
+        (("--start", "hubr"), 2, "--start 'hubr': no such weights; did you mean huber?"),
         (("--sigma", 5, 1), 2, "--sigma"),
         (("--crop", 18), 2, "--crop"),
         (("--grey", 0.5, "--preset", "huber-grey"), 2, "--grey"),

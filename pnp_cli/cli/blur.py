@@ -16,7 +16,7 @@ from .paths import FileOptions
 from .shared import takes
 
 
-@takes(before=[o.images_in_and_out, k.kernel_options], after=[o.file_options])
+@takes(before=[o.images_in_and_out("blurred"), k.kernel_options], after=[o.file_options])
 def blur(
     context: typer.Context,
     boundary: Annotated[

@@ -60,7 +60,7 @@ class Cluster:
             from cloudpickle import dumps
             from distributed import Client
         except ImportError as error:
-            raise UsageError("--scheduler needs dask.distributed; pip install 'pnp-cli[cluster]'") from error
+            raise UsageError("--scheduler needs dask.distributed; install pnp with pip install '.[cluster]'") from error
         dumps(work)  # reads what it has not read yet and the workers may not have; what fails there, fails here
         try:
             self.client = Client(address, timeout=10, set_as_default=False)

@@ -20,7 +20,7 @@ OUTSIDE = 0.1
 """How far beyond black or white an image may go unmentioned, on the [0, 1] scale: noise does."""
 
 
-@takes(before=[o.images_in_and_out, k.kernel_options], after=[o.file_options])
+@takes(before=[o.images_in_and_out("deblurred"), k.kernel_options], after=[o.file_options])
 def deblur(
     context: typer.Context,
     boundary: o.Boundary = "free",

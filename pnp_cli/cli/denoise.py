@@ -15,7 +15,7 @@ from .paths import FileOptions
 from .shared import takes
 
 
-@takes(before=[o.images_in_and_out], after=[o.file_options])
+@takes(before=[o.images_in_and_out("denoised")], after=[o.file_options])
 def denoise(
     context: typer.Context,
     sigma: o.Sigma = "auto",

@@ -15,7 +15,7 @@ from .paths import FileOptions
 from .shared import takes
 
 
-@takes(before=[o.images_in_and_out, k.kernel_options], after=[o.file_options])
+@takes(before=[o.images_in_and_out("ista"), k.kernel_options], after=[o.file_options])
 def ista(
     context: typer.Context,
     boundary: o.Boundary = "free",

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError, UsageError
 from .console import say
+from .paths import require_file
 
 if TYPE_CHECKING:
     from ..images import Image
@@ -147,6 +148,8 @@ def read_kernel(context: typer.Context) -> KernelChoice:
             "--path POINTS, --trajectory FILE or --kernel FILE"
         )
     ((name, value),) = given.items()
+    if name in ("kernel", "trajectory"):
+        require_file(value, f"--{name}")
     typed = context.get_parameter_source("center")
     if name != "kernel" and not center and typed and typed.name == "COMMANDLINE":
         raise UsageError("--no-center belongs to --kernel FILE; leave it out")

@@ -13,6 +13,7 @@ from ..errors import InputError, UsageError
 from ..files import read_bytes
 from ..images import MAX_PIXELS
 from .paths import DEPTHS, ON_EXISTS
+from .shared import Group
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +87,7 @@ def one_of(*words: str) -> Callable[[], list[str]]:
 
 
 def _shipped() -> list[str]:
-    from ..weights import shipped_names
+    from ..shipped import shipped_names
 
     return shipped_names()
 
@@ -94,17 +95,6 @@ def _shipped() -> list[str]:
 Inputs = Annotated[
     list[str],
     typer.Argument(metavar="IN...", help="Image files, folders or globs; '-' is standard input.", show_default=False),
-]
-Output = Annotated[
-    str | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        help="Output file, folder (created when missing; end it with '/'), or '-' for standard output. "
-        "May hold {name}, {stem} and {parent} of the input and {ext} of the output: '{parent}/out/{stem}.{ext}'. "
-        "Default: beside the input, as photo.denoised.png for photo.jpg.",
-    ),
 ]
 Sigma = Annotated[
     str, typer.Option("--sigma", "-s", metavar="S", help="Noise level of the image on the 0-255 scale, or 'auto'.")
@@ -221,8 +211,22 @@ Boundary = Annotated[
 ]
 
 
-def images_in_and_out(inputs: Inputs, output: Output = None) -> None:
-    """What a command reads and writes."""
+def images_in_and_out(suffix: str) -> Group:
+    """What a command reads and writes; `suffix` goes into the default name of an output."""
+    output_option = typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="Output file, folder (created when missing; end it with '/'), or '-' for standard output. "
+        "May hold {name}, {stem} and {parent} of the input and {ext} of the output: '{parent}/out/{stem}.{ext}'. "
+        f"Default: beside the input, as photo.{suffix}.png for photo.jpg.",
+    )
+
+    def group(inputs: Inputs, output: str | None = None) -> None:
+        """See above."""
+
+    group.__annotations__["output"] = Annotated[str | None, output_option]
+    return group
 
 
 def file_options(

@@ -13,9 +13,10 @@ from typing import Any
 
 import typer
 
-from ..errors import InputError, UsageError
+from ..errors import InputError, UsageError, WeightsError
 from ..files import exists, is_dir, is_file, obstacle, place_of, read_bytes, read_stream
 from ..images import FLOAT_FORMATS, FORMATS, MAX_PIXELS, Depth, Image, file_limit, list_images, read_image
+from ..shipped import locate
 from .console import require_stdout
 
 STREAM = "-"
@@ -113,7 +114,13 @@ class FileOptions:
 
     @classmethod
     def of(cls, context: typer.Context, suffix: str) -> FileOptions:
-        """The file options among the parameters of a running command, which bear the names of the fields."""
+        """The file options among the parameters of a running command, which bear the names of the fields.
+
+        Raises
+        ------
+        UsageError
+            If one of them is no choice, or there are no such weights or no such reference as the command is to read.
+        """
         names = {entry.name for entry in fields(cls)}
         given = {name: value for name, value in context.params.items() if name in names}
         for name in ("manifest", "picture", "config"):
@@ -121,14 +128,18 @@ class FileOptions:
                 given[name] = Path(given[name])  # the context holds it as it was typed
         given["inputs"] = tuple(given["inputs"])
         files = cls(context.info_name or "", suffix, parameters=dict(context.params), **given)
+        files._require_choices()
+        if context.params.get("weights"):
+            require_weights(context.params["weights"], "--weights")
+        if context.params.get("reference"):
+            require_file(context.params["reference"], "--reference")
         return files.protecting(files.config)
 
     def protecting(self, *paths: Path | None) -> FileOptions:
         """The same with more files, where they are given, that are read and that no output must replace."""
         return replace(self, protected=(*self.protected, *(path for path in paths if path is not None)))
 
-    def check(self, sources: Sequence[Source]) -> None:
-        """Raise `UsageError` for combinations that make no sense."""
+    def _require_choices(self) -> None:
         require_on_exists(self.on_exists)
         if self.bit_depth not in DEPTHS:
             raise UsageError(f"--bit-depth must be keep, 8 or 16, not '{self.bit_depth}'")
@@ -137,6 +148,9 @@ class FileOptions:
             raise UsageError(f"unknown --format '{self.file_format}'; use one of {known}")
         if self.quiet and self.verbose:
             raise UsageError("--quiet and --verbose contradict each other; leave one of them out")
+
+    def check(self, sources: Sequence[Source]) -> None:
+        """Raise `UsageError` for combinations that make no sense."""
         if self.json:
             require_stdout()
         streams = [source for source in sources if self.writes_to_stdout(source)]
@@ -169,6 +183,22 @@ def require_on_exists(word: str) -> None:
     """Raise `UsageError` if it is no choice of --on-exists."""
     if word not in ON_EXISTS:
         raise UsageError(f"--on-exists must be error, skip or overwrite, not '{word}'")
+
+
+def require_file(path: str | Path, option: str) -> None:
+    """Raise `UsageError` if an option names a file that is not there, or a folder."""
+    if is_dir(path):
+        raise UsageError(f"{option} {path}: is a folder, but the option takes one file")
+    if not os.path.lexists(path):
+        raise UsageError(f"{option} {path}: no such file")
+
+
+def require_weights(name: str, option: str) -> None:
+    """Raise `UsageError` if an option names weights that there are not."""
+    try:
+        locate(name)
+    except WeightsError as error:
+        raise UsageError(f"{option} {error}") from error
 
 
 def require_one_stream(inputs: Sequence[str]) -> None:
@@ -352,8 +382,10 @@ def _require_one_format(target: Path, asked: str | None) -> None:
     """Refuse a name that says another format than --format, or none and there is no --format."""
     named = FORMATS.get(target.suffix.lower())
     if asked is None and named is None:
+        folder = "" if target.suffix else "; for a folder, end it with a slash"
+        known = " ".join(FORMATS)
         raise UsageError(
-            f"{target}: the suffix '{target.suffix}' names no format; use one of {' '.join(FORMATS)}, or give --format"
+            f"{target}: the suffix '{target.suffix}' names no format; use one of {known}, or give --format{folder}"
         )
     if asked is not None and named is not None and named != FORMATS[f".{asked.lower()}"]:
         raise UsageError(

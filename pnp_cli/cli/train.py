@@ -19,6 +19,7 @@ from ..errors import InputError, UsageError
 from ..interruption import STOPPING
 from . import options as o
 from .console import progress, say
+from .paths import require_weights
 
 if TYPE_CHECKING:
     import torch
@@ -151,6 +152,9 @@ def train_denoiser(
             raise UsageError(f"--{option} must be a number of minutes, 0 for every step, not {value:g}")
     rank, count, place = _this_process(device)
     quiet = quiet or rank > 0
+    hint = o.level_hint(sigma[1], "--sigma")
+    if hint:
+        say(hint, quiet)
     if rank == 0:
         files.require_new(resume)
 
@@ -196,6 +200,9 @@ def _check_architecture(preset: str, plain: str | None, start: str | None, grey:
         raise UsageError(f"unknown --preset '{preset}'; use one of {', '.join(PRESETS)}")
     if plain and (start or not _is_conditioned(preset)):
         raise UsageError("--plain belongs to the conditioned presets without --start; leave it out")
+    for option, name in {"--start": start, "--plain": plain}.items():
+        if name:
+            require_weights(name, option)
     if grey and PRESETS[preset] == PRESETS["huber-grey"]:
         raise UsageError("--grey is a share of colour crops, and this preset is for grey images; leave it out")
 
@@ -297,7 +304,10 @@ def _introduce(trainer: Trainer, preset: str, total: int, quiet: bool) -> None:
     used, count = trainer.crops.count, trainer.workers.count
     left_out = f" ({total - used} smaller than a crop left out)" if used < total else ""
     others = "" if count == 1 else f", {count} workers"
-    say(f"{preset} on {used} images{left_out}, {describe_device(trainer.device)}{others}", quiet)
+    say(
+        f"{preset} on {used} image{'s' if used != 1 else ''}{left_out}, {describe_device(trainer.device)}{others}",
+        quiet,
+    )
 
 
 # ------------------------------------------------------------------------------------- the training
