@@ -109,8 +109,11 @@ class Image:
         return f"{width}x{height} in {'grey' if channels == 1 else 'colour'}"
 
     def for_output(self, depth: Depth | None = None, strip: bool = False) -> Image:
-        """The same pixels to be stored with another depth, if given, or without metadata."""
-        return replace(self, depth=depth or self.depth, metadata=Metadata() if strip else self.metadata)
+        """The same pixels to be stored with another depth, if given, or without metadata and notes on these."""
+        if strip:
+            notes = tuple(note for note in self.notes if not note.endswith("not kept"))
+            return replace(self, depth=depth or self.depth, metadata=Metadata(), notes=notes)
+        return replace(self, depth=depth or self.depth)
 
     def with_pixels(self, pixels: npt.ArrayLike) -> Image:
         """The same image with other pixels (H, W, C)."""
@@ -240,7 +243,9 @@ def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image:
             picture.info["transparency"] = level
         image = _from_picture(picture, notes)
     if picture.format == "PNG":
-        kept = replace(kept, xmp=meta.upright_xmp(meta.png_xmp(data)), png_chunks=meta.own_png_chunks(data))
+        own, density = meta.own_png_chunks(data), meta.png_density(data, orientation)
+        kept = replace(kept, xmp=meta.upright_xmp(meta.png_xmp(data)), density=density, png_chunks=own)
+        notes += meta.png_notes(data)
     image = replace(image, metadata=kept, notes=tuple(notes))
     return _upright(image, orientation, turned=picture.format == "TIFF")
 
@@ -422,13 +427,10 @@ def require_format(image: Image, file_format: str, name: str = "output") -> None
 
 def lost_in(image: Image, file_format: str) -> tuple[str, ...]:
     """What the format has no room for and is not worth a refusal, one phrase each."""
-    lost = {
-        f"{file_format} has no room for a resolution in a unit of its own": image.metadata.density
-        and file_format != "TIFF",
-        "NPY has no room for the resolution": image.metadata.dpi and file_format == "NPY",
-        "WEBP has no grey, so it becomes RGB": image.pixels.shape[2] == 1 and file_format == "WEBP",
-    }
-    return tuple(phrase for phrase, true in lost.items() if true)
+    lost = [f"{file_format} has no room for {words}" for words in image.metadata.lost_in(file_format)]
+    if image.pixels.shape[2] == 1 and file_format == "WEBP":
+        lost.append("WEBP has no grey, so it becomes RGB")
+    return tuple(lost)
 
 
 def encode_image(image: Image, file_format: str, name: str = "output", quality: int = 95) -> bytes:

@@ -34,6 +34,10 @@ LAYOUT_TAGS |= {*range(529, 533), 34675}
 KEPT_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"tEXt", b"zTXt", b"iTXt")
 """Chunks of a PNG that go as they are into another: how its colours are meant, and texts."""
 
+TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt"}
+LOST_CHUNKS = {b"bKGD": "the background colour is not kept", b"sBIT": "the numbers of significant bits are not kept"}
+"""Chunks of a PNG that are of the samples as they were, and what to say of them."""
+
 EXIF_TEXTS = (b"Raw profile type exif\0", b"Raw profile type APP1\0")
 XMP_TEXT = b"XML:com.adobe.xmp\0"
 LONGEST_TEXT = 2**25
@@ -47,8 +51,9 @@ PLACEHOLDER = 0xFFFFFF00
 class Metadata:
     """EXIF data, ICC profile and XMP data as bytes (empty if there are none), and the resolution in dots per inch.
 
-    `density` is the resolution of a TIFF in a unit of its own, such as the micrometres of a microscope; other formats
-    leave it out. `png_chunks` are those of a PNG that another PNG can hold; other formats leave them out.
+    `density` is the resolution of a TIFF in a unit of its own, such as the micrometres of a microscope, or of a PNG
+    that tells the shape of its pixels by it; formats without room for it leave it out. `png_chunks` are those of a PNG
+    that another PNG can hold; other formats leave them out.
     """
 
     exif: bytes = b""
@@ -63,6 +68,20 @@ class Metadata:
         """What there is besides the resolution, in words; empty if nothing."""
         parts = {"EXIF": self.exif, "ICC profile": self.icc_profile, "XMP": self.xmp}
         return " and ".join(name for name, value in parts.items() if value)
+
+    def lost_in(self, file_format: str) -> tuple[str, ...]:
+        """What a format has no room for and is not worth a refusal, in words."""
+        kinds = {kind for kind, _ in png_chunks(bytes(8) + self.png_chunks)}
+        colours = bool(kinds & {b"gAMA", b"cHRM", b"cICP"}) and b"sRGB" not in kinds and not self.icc_profile
+        other = file_format != "PNG"
+        room = file_format == "TIFF" or (file_format == "PNG" and bool(_shape_chunk(self)))
+        lost = {
+            "a resolution in a unit of its own": bool(self.density) and not room,
+            "the resolution": bool(self.dpi) and file_format == "NPY",
+            "the texts of a PNG": bool(kinds & TEXT_CHUNKS) and other,
+            "what a PNG says of its colours": colours and other,
+        }
+        return tuple(words for words, true in lost.items() if true)
 
     def pillow_arguments(self, file_format: str) -> dict[str, Any]:
         """Arguments of Pillow's `save`; a PNG gets its XMP data from `text_chunks`."""
@@ -241,13 +260,39 @@ def png_xmp(data: bytes) -> bytes:
     return b""
 
 
+def png_notes(data: bytes) -> list[str]:
+    """What no PNG gets of a PNG file, one phrase each."""
+    kinds = {kind for kind, _ in png_chunks(data)}
+    return [words for kind, words in LOST_CHUNKS.items() if kind in kinds]
+
+
+def png_density(data: bytes, orientation: int) -> tuple[float, float] | None:
+    """Resolution of a PNG file without a unit, for an image that is shown upright, if its pixels are not square."""
+    for kind, chunk in png_chunks(data):
+        if kind == b"pHYs" and len(chunk) == 21:
+            across, down, unit = struct.unpack(">IIB", chunk[8:17])
+            if unit == 0 and across and down and across != down:
+                return (down, across) if orientation >= 5 else (across, down)
+    return None
+
+
 def text_chunks(metadata: Metadata) -> bytes:
     """The chunks that a PNG gets besides those that Pillow writes."""
-    if not metadata.xmp:
-        return metadata.png_chunks
-    content = b"iTXt" + XMP_TEXT + bytes(4) + metadata.xmp  # not compressed, no language, no translation
-    xmp = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
-    return xmp + metadata.png_chunks
+    xmp = XMP_TEXT + bytes(4) + metadata.xmp  # not compressed, no language, no translation
+    return (_chunk(b"iTXt", xmp) if metadata.xmp else b"") + _shape_chunk(metadata) + metadata.png_chunks
+
+
+def _shape_chunk(metadata: Metadata) -> bytes:
+    """The chunk for a resolution without a unit; empty if there is none, or a PNG cannot hold it."""
+    if metadata.density is None or metadata.dpi:
+        return b""
+    if not all(float(value).is_integer() and 0 < value < 2**31 for value in metadata.density):
+        return b""
+    return _chunk(b"pHYs", struct.pack(">IIB", *map(int, metadata.density), 0))
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def insert_in_png(data: bytes, chunks: bytes) -> bytes:

@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import IFDRational
 
 from pnp_cli import InputError
 from pnp_cli.images import Image, encode_image, lost_in, read_image, write_image
-from pnp_cli.metadata import Metadata, apply_orientation
+from pnp_cli.metadata import Metadata, apply_orientation, insert_in_png
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SUFFIXES = [".jpg", ".png", ".tif", ".webp"]
@@ -358,6 +358,45 @@ def test_what_is_not_kept_is_said(tmp_path: Path) -> None:
     assert any("ImageJ" in note for note in read_image(tmp_path / "x.tif").notes)
     np.save(tmp_path / "x.npy", np.zeros((4, 5), np.float16))
     assert "stored as floats of 32 bits, not 16" in read_image(tmp_path / "x.npy").notes
+
+
+def test_texts_of_a_png_that_no_other_format_holds_are_said(tmp_path: Path) -> None:
+    texts = PngInfo()
+    texts.add_text("Title", "a title")
+    texts.add(b"gAMA", struct.pack(">I", 100_000))
+    picture().save(tmp_path / "x.png", pnginfo=texts)
+    image = read_image(tmp_path / "x.png")
+    for file_format in ("JPEG", "TIFF", "WEBP", "BMP", "NPY"):
+        said = [
+            f"{file_format} has no room for {words}"
+            for words in ("the texts of a PNG", "what a PNG says of its colours")
+        ]
+        assert list(lost_in(image, file_format)) == said
+    assert lost_in(image, "PNG") == ()
+    picture().save(tmp_path / "plain.png", icc_profile=PROFILE)
+    assert lost_in(read_image(tmp_path / "plain.png"), "JPEG") == ()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_shape_of_pixels_is_kept(tmp_path: Path, bits: int, orientation: int) -> None:
+    """A resolution without a unit, and what belongs to the samples as they were is said."""
+    extra = PngInfo()
+    extra.add(b"bKGD", bytes(6))
+    extra.add(b"sBIT", bytes([5, 5, 5]))
+    picture().save(tmp_path / "x.png", pnginfo=extra, exif=camera_exif(orientation).tobytes())
+    shape = b"pHYs" + struct.pack(">IIB", 3, 2, 0)
+    chunk = struct.pack(">I", 9) + shape + struct.pack(">I", zlib.crc32(shape))
+    data = insert_in_png((tmp_path / "x.png").read_bytes(), chunk)
+    image = read_image(data).for_output("uint16" if bits == 16 else None)
+    assert {"the background colour is not kept", "the numbers of significant bits are not kept"} <= set(image.notes)
+    assert all("not kept" not in note for note in image.for_output(strip=True).notes)
+    write_image(image, tmp_path / "y.png")
+    with Pillow.open(tmp_path / "y.png") as back:
+        assert back.info["aspect"] == ((3, 2) if orientation == 1 else (2, 3))
+    write_image(image, tmp_path / "y.tif")
+    assert read_image(tmp_path / "y.tif").metadata.density == image.metadata.density
+    assert lost_in(image, "JPEG") == ("JPEG has no room for a resolution in a unit of its own",)
 
 
 def test_the_program_that_wrote_the_input_is_no_metadata(tmp_path: Path) -> None:
