@@ -199,11 +199,11 @@ def write_bytes(path: str | Path, data: bytes, overwrite: bool = True) -> None:
             raise InputError(f"{path}: cannot be written, it is {kind}; choose another name, or - for standard output")
         place.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as stream:
+            if overwrite and place.exists():
+                os.chmod(temporary, stat.S_IMODE(place.stat().st_mode))
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        if overwrite and place.exists():
-            os.chmod(temporary, stat.S_IMODE(place.stat().st_mode))
         if overwrite or not _link(temporary, place):
             os.replace(temporary, place)
     except OSError as error:

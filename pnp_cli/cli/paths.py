@@ -189,7 +189,7 @@ def require_file(path: str | Path, option: str) -> None:
     """Raise `UsageError` if an option names a file that is not there, or a folder."""
     if is_dir(path):
         raise UsageError(f"{option} {path}: is a folder, but the option takes one file")
-    if not os.path.lexists(path):
+    if not os.path.exists(path):
         raise UsageError(f"{option} {path}: no such file")
 
 
