@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .boundaries import boundary_model
 from .conditions import Guarantee
 from .errors import DivergenceError, UsageError
+from .jpeg import JpegRounding
 from .kernels import Kernel
-from .noise import estimate_noise_under_blur
+from .noise import MIN_NOISE, estimate_noise_under_blur
 from .operators import BlurCache
-from .patches import choose_patch, least_overlap, restore_by_patches, windows
+from .patches import Window, choose_patch, least_overlap, restore_by_patches, windows
 from .plugandplay import CLIP_LEVEL, Plan, Settings, plan_deblurring
+from .precision import BlockPrecision
 from .solvers import Record, Solution, Status
 from .tiling import tiled
 from .weights import LoadedDenoiser
@@ -32,6 +36,7 @@ class Choices:
     boundary : what lies beyond the frame, a name of `boundaries.BOUNDARIES`.
     clipped : whether samples of `plugandplay.CLIP_LEVEL` or more count as clipped, unless some are beyond white.
     patch : longest side that is restored whole, in pixels; 0 for any, None by the free memory.
+    jpeg : how a JPEG file has rounded the image, `images.Image.jpeg`; None takes its pixels as they are.
     tile : side of the tiles of the denoiser, in pixels; 0 for none, None by the free memory.
     settings : keywords of `Settings.for_noise`: strength, envelope, data_term, step, ridge, box, continuation, refresh,
         acceleration, tol, max_iter.
@@ -41,6 +46,7 @@ class Choices:
     boundary: str = "free"
     clipped: bool = True
     patch: int | None = None
+    jpeg: JpegRounding | None = None
     tile: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -73,6 +79,7 @@ class Deblurring:
     ----------
     y : measurement (1, C, H, W), values nominally in [0, 1].
     noise : standard deviation of its noise, given or estimated, [0, 1] scale.
+    level : standard deviation of the noise and the errors of JPEG compression together, the latter in brightness.
     clipped : share of its samples that count as clipped.
     boundary : name of the boundary model in use; free for patches, since what lies beyond a patch is unknown.
     side, overlap : longest side of a patch and least overlap of neighbours, in pixels.
@@ -82,13 +89,14 @@ class Deblurring:
 
     y: Tensor
     noise: float
+    level: float
     clipped: float
     boundary: str
     side: int
     overlap: int
     patches: int
     plan: Plan
-    _plan_for: Callable[[Tensor], Plan]
+    _plan_for: Callable[[Window], Plan]
 
     @property
     def guarantee(self) -> Guarantee:
@@ -110,15 +118,15 @@ class Deblurring:
         ends: list[tuple[bool, tuple[str, ...]]] = []
         worst: tuple[Solution, float | None] | None = None
 
-        def restore(part: Tensor) -> Tensor:
+        def restore(window: Window) -> Tensor:
             nonlocal worst
-            plan = self.plan if self.patches == 1 else self._plan_for(part)
+            plan = self.plan if self.patches == 1 else self._plan_for(window)
             solution = plan.run(None if callback is None else lambda record, _: callback(len(ends), record))
             if solution.status is Status.DIVERGED:
                 raise DivergenceError("the iteration diverged; use certified weights and an admissible step")
             ends.append((solution.converged, solution.violations))
             if worst is None or solution.records[-1].relative > worst[0].records[-1].relative:
-                worst = solution, plan.base.discrepancy(solution.value, self.noise)
+                worst = solution, plan.base.discrepancy(solution.value, self.level)
             frame = plan.base.operator.boundary.frame_of(solution.value)
             return frame.clamp_max(1) if plan.settings.box else frame  # the scene may be brighter, the image not
 
@@ -163,10 +171,11 @@ def prepare_deblurring(
     size = (y.shape[2], y.shape[3])
     noise = choices.noise
     if noise is None:
-        noise = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel)
+        noise = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel, choices.jpeg)
     clipped = float((y >= CLIP_LEVEL).float().mean()) if choices.clipped and float(y.max()) <= 1 else 0.0
+    level = noise if choices.jpeg is None else math.hypot(noise, choices.jpeg.level)
     settings = Settings.for_noise(
-        noise, denoiser.rules, kernel, clip_level=CLIP_LEVEL if clipped else None, **choices.settings
+        level, denoiser.rules, kernel, clip_level=CLIP_LEVEL if clipped else None, **choices.settings
     )
     overlap = least_overlap((kernel.shape[0], kernel.shape[1]))
     side = choose_patch(size, overlap, y.device) if choices.patch is None else choices.patch
@@ -174,14 +183,33 @@ def prepare_deblurring(
     parts = windows(size, side, overlap)
     boundary = choices.boundary if len(parts) == 1 else "free"
 
-    def plan_for(part: Tensor) -> Plan:
+    def plan_for(window: Window) -> Plan:
+        rows, columns = window
+        part = y[:, :, rows, columns]
         operator = blurs(kernel, (part.shape[2], part.shape[3]), boundary_model(boundary))
         network = tiled(denoiser.network, operator.scene, choices.tile, y.device)
-        return plan_deblurring(part, operator, network, denoiser.certificate, settings)
+        precision = None
+        if choices.jpeg is not None:
+            rounding = choices.jpeg.of_part(rows.start, columns.start)
+            precision = _precision_of(rounding, noise, level, part, settings.clip_level)
+        return plan_deblurring(part, operator, network, denoiser.certificate, settings, precision)
 
-    rows, columns = parts[0]
-    plan = plan_for(y[:, :, rows, columns])
-    return Deblurring(y, noise, clipped, boundary, side, overlap, len(parts), plan, plan_for)
+    plan = plan_for(parts[0])
+    return Deblurring(y, noise, level, clipped, boundary, side, overlap, len(parts), plan, plan_for)
+
+
+def _precision_of(
+    jpeg: JpegRounding, noise: float, level: float, y: Tensor, clip_level: float | None
+) -> BlockPrecision:
+    """level² times the inverse of the covariance of white noise and JPEG's errors.
+
+    Blocks with clipped samples are left out: their errors are taken for white, of that level.
+    """
+    covariance = jpeg.covariance()
+    covariance += max(noise, MIN_NOISE) ** 2 * np.eye(len(covariance))
+    precision = level**2 * np.linalg.inv(covariance)
+    clipped = None if clip_level is None else (y >= clip_level).any(1, keepdim=True)
+    return BlockPrecision((precision + precision.T) / 2, jpeg.origin, clipped, device=y.device, dtype=y.dtype)
 
 
 def _require_sense(y: Tensor, choices: Choices) -> None:

@@ -12,6 +12,7 @@ from typing import Protocol
 from torch import Tensor
 
 from .operators import Blur
+from .precision import BlockPrecision
 
 
 class Fidelity(Protocol):
@@ -29,11 +30,13 @@ class Fidelity(Protocol):
 
 
 class LeastSquares:
-    """f(x) = ½‖r(x)‖² + (ridge/2)‖x‖², with the misfit r(x) = Kx − y and ∇f(x) = Kᵀr(x) + ridge·x.
+    """f(x) = ½⟨r(x), P r(x)⟩ + (ridge/2)‖x‖², with the misfit r(x) = Kx − y and ∇f(x) = KᵀP r(x) + ridge·x.
 
-    L = ‖K‖² + ridge and μ = σ_min(K)² + ridge. Where the measurement is *clipped* the light was y or more, and
-    r = min(Kx − y, 0): only a scene that is too dark there is at fault. That makes f a squared distance to a convex
-    set, so it is convex and its gradient as smooth; of μ the ridge is left.
+    P is the identity if the errors of y are white: L = ‖K‖² + ridge and μ = σ_min(K)² + ridge. For other errors it is
+    the inverse of their covariance, times a variance: L = ‖P‖‖K‖² + ridge, and of μ the ridge is left. Where the
+    measurement is *clipped* the light was y or more, and r = min(Kx − y, 0): only a scene that is too dark there is at
+    fault. That makes f a squared distance to a convex set, so it is convex and its gradient as smooth; of μ the ridge
+    is left. P must be the identity there.
 
     Parameters
     ----------
@@ -42,6 +45,7 @@ class LeastSquares:
     ridge : weight of the quadratic term, ≥ 0; it buys strong convexity at a bias towards black.
     clip_level : measurements of this value or more are clipped; None if none can be. What is known of f beforehand (L,
         μ) does not depend on the measurement, so that it is the same for every part of an image.
+    precision : P; None for the identity.
 
     Attributes
     ----------
@@ -51,22 +55,40 @@ class LeastSquares:
 
     error = 0.0
 
-    def __init__(self, operator: Blur, y: Tensor, ridge: float = 0.0, clip_level: float | None = None) -> None:
-        self.operator, self.y, self.ridge = operator, y, ridge
+    def __init__(
+        self,
+        operator: Blur,
+        y: Tensor,
+        ridge: float = 0.0,
+        clip_level: float | None = None,
+        precision: BlockPrecision | None = None,
+    ) -> None:
+        self.operator, self.y, self.ridge, self.precision = operator, y, ridge, precision
         self.clipped = y >= clip_level if clip_level is not None else None
-        self.diagonal = operator.diagonal and self.clipped is None
-        self.lipschitz = operator.lipschitz + ridge
-        self.strong_convexity = (operator.strong_convexity if self.clipped is None else 0.0) + ridge
+        plain = self.clipped is None and precision is None
+        self.diagonal = operator.diagonal and plain
+        self.lipschitz = operator.lipschitz * (1.0 if precision is None else precision.norm) + ridge
+        self.strong_convexity = (operator.strong_convexity if plain else 0.0) + ridge
 
     @cached_property
     def back(self) -> Tensor:
-        """Kᵀy."""
-        return self.operator.adjoint(self.y)
+        """KᵀPy."""
+        return self.operator.adjoint(self.weigh(self.y))
 
     @cached_property
     def back_spectrum(self) -> Tensor:
-        """Fourier transform (`torch.fft.rfft2`) of Kᵀy."""
+        """Fourier transform (`torch.fft.rfft2`) of Kᵀy, where P is the identity."""
         return self.operator.adjoint_spectrum(self.y)
+
+    def weigh(self, r: Tensor) -> Tensor:
+        """P r, in the frame."""
+        return r if self.precision is None else self.precision(r)
+
+    @cached_property
+    def power(self) -> Tensor:
+        """Eigenvalues of KᵀPK by frequency, (H, W // 2 + 1) or for every colour; about those, if it is not diagonal."""
+        power = self.operator.power
+        return power if self.precision is None else power * self.precision.spectrum(self.operator.scene)
 
     def misfit(self, blurred: Tensor) -> Tensor:
         """r of a blurred scene Kx, in the frame."""
@@ -84,24 +106,26 @@ class LeastSquares:
 
     def value(self, x: Tensor) -> float:
         """f(x), summed over the batch."""
-        misfit = self.misfit(self.operator.forward(x)).square().sum()
-        return float(misfit + self.ridge * x.square().sum()) / 2
+        r = self.misfit(self.operator.forward(x))
+        return float((r * self.weigh(r)).sum() + self.ridge * x.square().sum()) / 2
 
     def discrepancy(self, x: Tensor, noise: float) -> float | None:
         """‖Kx − y‖/(√n·noise) for noise of that standard deviation, near 1 if x explains y and not its noise.
+
+        In the norm ⟨r, P r⟩.
 
         Over the n entries of the measurement that are not clipped. None without noise, or if all are.
         """
         r, n = self.operator.forward(x) - self.y, self.y.numel()
         if self.clipped is not None:
             r, n = r.masked_fill(self.clipped, 0), n - int(self.clipped.sum())
-        return float(r.norm()) / (n**0.5 * noise) if noise > 0 and n else None
+        return float((r * self.weigh(r)).sum()) ** 0.5 / (n**0.5 * noise) if noise > 0 and n else None
 
     def gradient(self, x: Tensor) -> Tensor:
-        """Kᵀr(x) + ridge·x."""
-        if self.clipped is None:
+        """KᵀP r(x) + ridge·x."""
+        if self.clipped is None and self.precision is None:
             return self.operator.normal(x) - self.back + self.ridge * x
-        return self.operator.adjoint(self.misfit(self.operator.forward(x))) + self.ridge * x
+        return self.operator.adjoint(self.weigh(self.misfit(self.operator.forward(x)))) + self.ridge * x
 
     def descend(self, x: Tensor, step: float) -> Tensor:
         """x − step·∇f(x)."""

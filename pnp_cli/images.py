@@ -25,6 +25,7 @@ import numpy.typing as npt
 from . import metadata as meta
 from .errors import InputError, UsageError
 from .files import Limit, read_bytes, write_bytes
+from .jpeg import JpegRounding, rounding_of
 from .metadata import Metadata
 
 Depth = Literal["uint8", "uint16", "float32"]
@@ -89,6 +90,7 @@ class Image:
     alpha : float32 array (H, W) in [0, 1], or None; carried along unchanged.
     metadata : EXIF data, ICC profile and resolution of the file.
     notes : what reading changed, one phrase each, for the report.
+    jpeg : how the file rounded these pixels if it is a JPEG, or None.
     """
 
     pixels: Array
@@ -96,6 +98,7 @@ class Image:
     alpha: Array | None = None
     metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()
+    jpeg: JpegRounding | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -117,7 +120,7 @@ class Image:
 
     def with_pixels(self, pixels: npt.ArrayLike) -> Image:
         """The same image with other pixels (H, W, C)."""
-        return replace(self, pixels=np.asarray(pixels, dtype=np.float32))
+        return replace(self, pixels=np.asarray(pixels, dtype=np.float32), jpeg=None)
 
 
 # ---------------------------------------------------------------------------------------- reading
@@ -230,6 +233,7 @@ def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image:
         if picture.format != "MPO":
             raise InputError(f"{name}: has several pages or frames; split it into single images first")
         notes.append("the first picture of the file")  # cameras append a preview to their JPEGs
+    rounding = rounding_of(picture)
     bits = data[24] if picture.format == "PNG" else 8
     if bits == 16:
         import imagecodecs  # Pillow decodes 16-bit colours to 8 bits
@@ -246,7 +250,7 @@ def _read_pillow(data: bytes, name: str, max_pixels: int) -> Image:
         own, density = meta.own_png_chunks(data), meta.png_density(data, orientation)
         kept = replace(kept, xmp=meta.upright_xmp(meta.png_xmp(data)), density=density, png_chunks=own)
         notes += meta.png_notes(data)
-    image = replace(image, metadata=kept, notes=tuple(notes))
+    image = replace(image, metadata=kept, notes=tuple(notes), jpeg=rounding)
     return _upright(image, orientation, turned=picture.format == "TIFF")
 
 
@@ -276,7 +280,8 @@ def _upright(image: Image, orientation: int, turned: bool = False) -> Image:
         return image
     alpha = None if image.alpha is None else meta.apply_orientation(image.alpha, orientation)
     pixels = meta.apply_orientation(image.pixels, orientation)
-    return replace(image, pixels=pixels, alpha=alpha)
+    jpeg = None if image.jpeg is None else image.jpeg.upright(orientation, image.size)
+    return replace(image, pixels=pixels, alpha=alpha, jpeg=jpeg)
 
 
 def _from_picture(picture: Any, notes: list[str]) -> Image:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from .jpeg import JpegRounding
 from .kernels import Kernel, mtf
 
 MIN_NOISE = 0.5 / 255
@@ -187,7 +188,9 @@ def _flattest_blocks(plane: npt.NDArray[np.float32]) -> float:
     return math.sqrt(float(variance[:count].mean()) / expected)
 
 
-def estimate_noise_under_blur(pixels: npt.NDArray[np.float32], kernel: Kernel) -> float:
+def estimate_noise_under_blur(
+    pixels: npt.NDArray[np.float32], kernel: Kernel, jpeg: JpegRounding | None = None
+) -> float:
     """Standard deviation of white noise in an image (H, W, C) that was blurred with a known kernel, [0, 1] scale.
 
     Where the blur's transfer function is small beside the 1/f of natural images, the spectrum holds noise only. Its
@@ -195,10 +198,15 @@ def estimate_noise_under_blur(pixels: npt.NDArray[np.float32], kernel: Kernel) -
     the median divided by ln 2 estimates σ². A Hann window keeps the frame's edges out of these frequencies. Mean over
     the channels that vary; a twentieth is a compromise between scatter and bias (`benchmarks.noise_level`). JPEG
     compression removes noise at high frequencies first, so the quarter of lowest frequency counts where it holds more
-    by `NOT_WHITE`; even that is then a lower bound.
+    by `NOT_WHITE`; even that is then a lower bound. If it is known how the image was compressed (`images.Image.jpeg`),
+    the noise is read from its brightness alone, since compression removes more of the noise in colour.
 
     Images that are smaller than the kernel, or than 8 pixels on a side, are measured by `estimate_noise`.
     """
+    if jpeg is not None and pixels.shape[2] == 3:
+        brightness = jpeg.components[0].astype(np.float32)
+        plane = (pixels @ brightness)[:, :, None]
+        return estimate_noise_under_blur(plane, kernel) / float(np.linalg.norm(brightness))
     height, width = pixels.shape[:2]
     if min(height, width) < 8 or kernel.shape[0] > height or kernel.shape[1] > width:
         return estimate_noise(pixels)

@@ -64,8 +64,8 @@ def _spans(length: int, side: int, overlap: int) -> list[slice]:
     return [slice(start, start + side) for start in starts]
 
 
-def restore_by_patches(y: Tensor, side: int, overlap: int, restore: Callable[[Tensor], Tensor]) -> Tensor:
-    """Restore y (B, C, H, W) patch by patch, each by `restore`, which keeps shapes.
+def restore_by_patches(y: Tensor, side: int, overlap: int, restore: Callable[[Window], Tensor]) -> Tensor:
+    """Restore y (B, C, H, W) patch by patch; `restore` gives the restored pixels of a window.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def restore_by_patches(y: Tensor, side: int, overlap: int, restore: Callable[[Te
     for rows, columns in windows(size, side, overlap):
         ramp = _ramp(rows, size[0], overlap)[:, None] * _ramp(columns, size[1], overlap)
         ramp = ramp.to(y)
-        total[:, :, rows, columns] += ramp * restore(y[:, :, rows, columns])
+        total[:, :, rows, columns] += ramp * restore((rows, columns))
         weight[rows, columns] += ramp
     return total / weight
 

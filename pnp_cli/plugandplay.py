@@ -20,6 +20,7 @@ from .errors import UsageError
 from .fidelity import Fidelity, LeastSquares
 from .kernels import Kernel, weak_share
 from .operators import Blur
+from .precision import BlockPrecision
 from .proximal import MoreauEnvelope, Tolerance, loose, summable
 from .rules import PLAIN_RULES, Rules
 from .solvers import Record, Solution, fixed_point
@@ -234,6 +235,7 @@ def plan_deblurring(
     denoiser: nn.Module,
     certificate: Certificate,
     settings: Settings,
+    precision: BlockPrecision | None = None,
 ) -> Plan:
     """Prepare the restoration of y = Kx + noise.
 
@@ -243,6 +245,7 @@ def plan_deblurring(
     blur : K for images of that size.
     denoiser, certificate : N and what is proven about it.
     settings : see `Settings.for_noise`.
+    precision : of the noise if it is not white, see `fidelity.LeastSquares`.
 
     Returns
     -------
@@ -250,7 +253,7 @@ def plan_deblurring(
         Conditions that fail are in its guarantee, not raised; see `Guarantee.require`.
     """
     s = settings
-    base = LeastSquares(blur, y, s.ridge, s.clip_level)
+    base = LeastSquares(blur, y, s.ridge, s.clip_level, precision)
     final = _map(base, denoiser, s, s.strength, s.envelope, s.step, summable)
     guarantee = plug_and_play_guarantee(final.fidelity, final.step, certificate, s.box)
     warm = min(s.continuation, s.max_iter // 2) if 0 < s.strength < WARM_SIGMA else 0

@@ -57,7 +57,7 @@ class ProximalMap:
     def __init__(self, base: LeastSquares, h: float, tolerance: Tolerance = exact) -> None:
         self.base, self.h, self.tolerance = base, h, tolerance
         self.error = 0.0
-        self._preconditioner = 1 + h * (base.operator.power + base.ridge)
+        self._preconditioner = 1 + h * (base.power + base.ridge)
         self._calls = 0
         self._last: Tensor | None = None
 
@@ -66,7 +66,7 @@ class ProximalMap:
         f, eps = self.base, torch.finfo(v.dtype).eps
         spectrum = torch.fft.rfft2(v)
         if f.diagonal:
-            right = self.h * (f.back_spectrum - (f.operator.power + f.ridge) * spectrum)
+            right = self.h * (f.back_spectrum - (f.power + f.ridge) * spectrum)
             step = right / self._preconditioner
             # h·conj(k̂)/(1 + h|k̂|²) is at most √h/2: so much of the rounding of the measurement comes through.
             self.error = eps * self.h**0.5 / 2 * f.size
@@ -103,14 +103,14 @@ class ProximalMap:
         """−δ − h∇f(v + δ) as a spectrum, and the piece: where the measurement counts (None: everywhere)."""
         f, z = self.base, v + step
         blurred = f.operator.forward_spectrum(z)
-        gradient = f.operator.adjoint_spectrum(f.misfit(blurred)) + f.ridge * z
+        gradient = f.operator.adjoint_spectrum(f.weigh(f.misfit(blurred))) + f.ridge * z
         return -step - self.h * gradient, f.counted(blurred)
 
     def _matrix(self, d: Tensor, piece: Tensor | None) -> Tensor:
         """d + h∇²f d on a piece."""
         f = self.base
         blurred = f.operator.forward_spectrum(d)
-        normal = f.operator.adjoint_spectrum(blurred if piece is None else blurred * piece)
+        normal = f.operator.adjoint_spectrum(f.weigh(blurred if piece is None else blurred * piece))
         return d + self.h * (normal + f.ridge * d)
 
     def _conjugate_gradients(

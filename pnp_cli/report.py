@@ -46,6 +46,11 @@ def clipping_line(share: float, box: bool) -> str:
     return f"clipped     {share:.2%} of the samples are known to be that bright or brighter{scene}"
 
 
+def compression_line(rounding: float, level: float) -> str:
+    """What JPEG compression adds to the noise; deviations on the 0-255 scale."""
+    return f"jpeg        errors of {rounding:.3g}, weighed by frequency; with the noise they count as {level:.3g}"
+
+
 def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
     """What is known before a Plug-and-Play run, and the numbers it rests on."""
     g, s = guarantee, settings
@@ -102,15 +107,21 @@ def solution_lines(solution: Solution, plan: Plan, discrepancy: float | None = N
     if solution.error_bound is not None:
         lines.append(f"error       at most {solution.error_bound:.4g} from the unique fixed point (Euclidean norm)")
     if discrepancy is not None:
-        lines.append(discrepancy_line(discrepancy))
+        lines.append(discrepancy_line(discrepancy, plan.base.precision is not None))
     return lines
 
 
-def discrepancy_line(discrepancy: float) -> str:
-    """Whether the restored image explains the measurement up to its noise, and what to look at if not."""
+def discrepancy_line(discrepancy: float, compressed: bool = False) -> str:
+    """Whether the restored image explains the measurement up to its noise, and what to look at if not.
+
+    What compression has rounded to zero is explained too well by images without detail, so of a compressed image less
+    than the noise is left.
+    """
     verdict = "noise alone is left, as it should be"
-    if discrepancy < EXPLAINED[0]:
-        verdict = "LESS than noise is left: --sigma is too high, or the noise not white (JPEG: try a HIGHER --sigma)"
+    if compressed and discrepancy <= EXPLAINED[1]:
+        verdict = "no more than noise and compression is left, as it should be"
+    elif discrepancy < EXPLAINED[0]:
+        verdict = "LESS than noise is left: --sigma is too high, or the noise not white"
     elif discrepancy > EXPLAINED[1]:
         verdict = "MORE than noise is left: are kernel, --boundary and --sigma right?"
     return f"discrepancy {discrepancy:.3f} = ‖Kx − y‖/(σ√n): {verdict}"

@@ -69,7 +69,7 @@ class SparseProblem:
 
     Parameters
     ----------
-    fidelity : ½‖Kx − y‖², without ridge or clip level, in double precision: single hides small gaps.
+    fidelity : ½‖Kx − y‖², without ridge, clip level or precision, in double precision: single hides small gaps.
     transforms : Ψ, or Ψ_1 … Ψ_S, such as `transforms.cycle` makes.
     gamma : γ > 0.
     step : α > 0; 1/L by default. See `sparse_step_failure`, which is not called here. It is the step of the
@@ -78,7 +78,7 @@ class SparseProblem:
     Raises
     ------
     UsageError
-        If the data term has a ridge or a clip level, which this problem has no place for.
+        If the data term has a ridge, a clip level or a precision, which this problem has no place for.
     """
 
     def __init__(
@@ -88,8 +88,10 @@ class SparseProblem:
         gamma: float,
         step: float | None = None,
     ) -> None:
-        if fidelity.ridge or fidelity.clipped is not None:
-            raise UsageError("sparse restoration takes least squares as they are, without a ridge or clipped samples")
+        if fidelity.ridge or fidelity.clipped is not None or fidelity.precision is not None:
+            raise UsageError(
+                "sparse restoration takes least squares as they are, without a ridge, clipped samples or a precision"
+            )
         self.fidelity, self.gamma = fidelity, gamma
         self.transforms = tuple(transforms) if isinstance(transforms, Sequence) else (transforms,)
         self.step = step if step is not None else 1 / fidelity.lipschitz

@@ -173,3 +173,22 @@ def test_auto_is_completed() -> None:
     assert complete_auto(["--motion", "auto", "auto"]) == ["--motion", "auto", "auto"]
     assert complete_auto(["--motion", "auto"]) == ["--motion", "auto", "auto"]
     assert complete_auto(["auto", "--motion", "3", "4"]) == ["auto", "--motion", "3", "4"]
+
+
+def test_jpeg_files(pnp: Run, moved: Path, small_weights: Path) -> None:
+    """What compression did is read from the file, and said; the pixels alone do not say it."""
+    file, out = moved.with_suffix(".jpg"), moved.with_name("sharp.png")
+    write_image(read_image(moved), file)
+    for extra in ((), ("--no-jpeg",)):
+        result = pnp(
+            *("deblur", file, "-o", out, "--motion", 15, 30, "-w", small_weights, "--json"),
+            *("--on-exists", "overwrite", *extra),
+        )
+        fields = one_object(result)
+        assert (fields["jpeg_error"] is None) == bool(extra)
+        assert (b"jpeg        errors of" in result.stderr) == (not extra)
+        assert fields["violations"] == []
+    fields = one_object(pnp("ista", file, "-o", moved.with_name("sparse.png"), "--motion", 15, 30, "--json"))
+    assert fields["jpeg_error"] > 0  # type: ignore[operator]
+    fields = one_object(pnp("ista", moved, "-o", moved.with_name("s.png"), "--motion", 15, 30, "--json"))
+    assert fields["jpeg_error"] is None

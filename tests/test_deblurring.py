@@ -10,11 +10,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from pnp_cli import Blur, Choices, UsageError, kernels, prepare_deblurring, read_image, to_tensor, weights
+from pnp_cli import (
+    Blur,
+    Choices,
+    UsageError,
+    from_tensor,
+    kernels,
+    prepare_deblurring,
+    read_image,
+    to_tensor,
+    weights,
+)
 from pnp_cli.boundaries import BOUNDARIES
 from pnp_cli.certificate import Certificate
 from pnp_cli.deblurring import Deblurring
-from pnp_cli.images import Image
+from pnp_cli.images import Image, encode_image
 from pnp_cli.patches import windows
 from pnp_cli.plugandplay import BRIGHTEST, Plan, Settings, plan_deblurring
 from pnp_cli.presets import PRESETS, build
@@ -109,7 +119,47 @@ def test_patches_share_what_is_known_beforehand(loaded: weights.LoadedDenoiser) 
 def plans_of(deblurring: Deblurring) -> list[Plan]:
     size = (deblurring.y.shape[2], deblurring.y.shape[3])
     parts = windows(size, deblurring.side, deblurring.overlap)
-    return [deblurring._plan_for(deblurring.y[:, :, rows, columns]) for rows, columns in parts]
+    return [deblurring._plan_for(window) for window in parts]
+
+
+def compressed(y: Tensor, photo: Image, quality: int) -> Image:
+    """A measurement as a JPEG file, read."""
+    return read_image(encode_image(from_tensor(y, photo), "JPEG", quality=quality))
+
+
+@pytest.mark.parametrize("exposure", [0.8, 1.5])
+def test_a_compressed_measurement(photo: Image, loaded: weights.LoadedDenoiser, exposure: float) -> None:
+    """Knowing how it was rounded is worth half a decibel; theorem and checks stand, with clipped samples, too."""
+    truth, y = measured(photo, exposure)
+    file = compressed(y, photo, 80)
+    scores = []
+    for jpeg in (None, file.jpeg):
+        deblurring = prepare_deblurring(to_tensor(file), KERNEL, loaded, Choices(jpeg=jpeg))
+        assert (deblurring.clipped > 0) == (exposure > 1)
+        deblurring.guarantee.require()
+        end = deblurring.run()
+        assert end.converged
+        assert end.violations == ()
+        scores.append(psnr_of(truth.numpy(), end.frame.numpy()))
+    assert scores[1] > scores[0] + 0.5
+
+
+def test_patches_of_a_compressed_measurement(loaded: weights.LoadedDenoiser) -> None:
+    """Blocks are where they are in the whole image: weighing a part of an image gives that part of it weighed."""
+    image = read_image(SAMPLES / "coffee.png")
+    _, y = measured(image.with_pixels(image.pixels[:150, :221]), exposure=0.8)
+    file = compressed(y, image, 60)
+    y = to_tensor(file)
+    deblurring = prepare_deblurring(y, KERNEL, loaded, Choices(jpeg=file.jpeg, patch=128))
+    whole = prepare_deblurring(y, KERNEL, loaded, Choices(jpeg=file.jpeg, patch=0, noise=deblurring.noise))
+    r = torch.randn_like(y)
+    weighed = whole.plan.base.weigh(r)
+    parts = windows((y.shape[2], y.shape[3]), deblurring.side, deblurring.overlap)
+    assert any(columns.start % 8 for _, columns in parts)
+    for (rows, columns), plan in zip(parts, plans_of(deblurring), strict=True):
+        part = plan.base.weigh(r[:, :, rows, columns])
+        inside = (slice(None), slice(None), slice(8, -8), slice(8, -8))
+        torch.testing.assert_close(part[inside], weighed[:, :, rows, columns][inside])
 
 
 @pytest.mark.parametrize("boundary", list(BOUNDARIES))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pnp_cli import Blur, LeastSquares, MoreauEnvelope, ProximalMap, kernels
 from pnp_cli.boundaries import BoundaryModel, Free, Periodic, Reflect
+from pnp_cli.precision import BlockPrecision
 from pnp_cli.proximal import summable
 
 SIZE = (7, 10)
@@ -133,6 +134,41 @@ def test_clipped_measurements(boundary: BoundaryModel, ridge: float) -> None:
                 left = prox(v) + h * f.gradient(prox(v)) - v
                 assert float(left.norm()) <= prox.error + 1e-12 * (1 + h) * float(v.norm())
                 assert prox.error <= tolerance * float(y.norm()) + 1e-14 * (1 + h * f.lipschitz) * float(v.norm())
+
+
+@pytest.mark.parametrize("boundary", [Periodic, Free, Reflect])
+@pytest.mark.parametrize("clip_level", [None, 1.0])
+def test_errors_that_are_not_white(boundary: BoundaryModel, clip_level: float | None) -> None:
+    """The same with a precision, which leaves the blocks of clipped samples out."""
+    blur = Blur(kernels.motion(4, 20), SIZE, boundary, dtype=torch.float64)
+    y = (1.05 * torch.rand(1, 2, *SIZE, dtype=torch.float64)).clamp_max(1)
+    clipped = None if clip_level is None else (y >= clip_level).any(1, keepdim=True)
+    root = np.random.default_rng(0).normal(size=(18, 18))
+    precision = BlockPrecision(root @ root.T / 6 + np.eye(18) / 10, (1, 0), clipped, side=3, dtype=torch.float64)
+    f = LeastSquares(blur, y, 0.1, clip_level, precision)
+    assert (f.strong_convexity, f.diagonal) == (0.1, False)
+    n = blur.scene[0] * blur.scene[1] * 2
+    basis = torch.eye(n, dtype=torch.float64).reshape(n, 2, *blur.scene)
+    if clip_level is None:
+        hessian = (f.gradient(basis) - f.gradient(torch.zeros_like(basis))).reshape(n, n).numpy()
+        np.testing.assert_allclose(hessian, hessian.T, atol=1e-12)
+        assert np.linalg.eigvalsh(hessian)[-1] <= f.lipschitz
+
+    def scene() -> Tensor:
+        return 2 * torch.rand(1, 2, *blur.scene, dtype=torch.float64)
+
+    for _ in range(5):
+        a, b = scene(), scene()
+        change = f.gradient(a) - f.gradient(b)
+        assert float(change.square().sum()) <= f.lipschitz * float((change * (a - b)).sum()) * (1 + 1e-12)
+        slope = (f.value(a + 1e-6 * b) - f.value(a - 1e-6 * b)) / 2e-6
+        assert slope == pytest.approx(float((f.gradient(a) * b).sum()), rel=1e-5)
+    prox = ProximalMap(f, 20.0)
+    for _ in range(3):
+        v = scene()
+        z = prox(v)
+        assert float((z + 20 * f.gradient(z) - v).norm()) <= prox.error + 1e-12 * float(v.norm())
+        assert prox.error <= 1e-12 * (1 + 20 * f.lipschitz) * float(v.norm())
 
 
 def test_a_clip_level_above_the_measurement() -> None:

@@ -10,7 +10,7 @@ import torch
 from pnp_cli import Blur, Settings, certify, kernels, plan_deblurring, to_tensor
 from pnp_cli.boundaries import Free
 from pnp_cli.images import Image
-from pnp_cli.patches import restore_by_patches, windows
+from pnp_cli.patches import Window, restore_by_patches, windows
 
 from .helpers import small_network
 
@@ -31,10 +31,10 @@ def test_windows(size: tuple[int, int], side: int, overlap: int) -> None:
 
 def test_blending_keeps_an_image_and_a_ramp() -> None:
     y = torch.rand(1, 3, 97, 130)
-    torch.testing.assert_close(restore_by_patches(y, 48, 16, lambda v: v), y)
+    torch.testing.assert_close(restore_by_patches(y, 48, 16, lambda w: y[:, :, w[0], w[1]]), y)
     # Patches that disagree by a constant are mixed without a seam: no step is larger than the ramp's slope.
-    values = iter(range(100))
-    mixed = restore_by_patches(torch.zeros(1, 1, 20, 200), 60, 20, lambda v: v + next(values))
+    values, zero = iter(range(100)), torch.zeros(1, 1, 20, 200)
+    mixed = restore_by_patches(zero, 60, 20, lambda w: zero[:, :, w[0], w[1]] + next(values))
     assert float(mixed.diff(dim=3).abs().max()) <= 1 / 20 + 1e-4
 
 
@@ -46,11 +46,12 @@ def test_deblurring_by_patches_is_close_to_the_whole(photo: Image) -> None:
     certificate = certify(network)
     settings = Settings.for_noise(2.55 / 255)
 
-    def restore(part: torch.Tensor) -> torch.Tensor:
+    def restore(window: Window) -> torch.Tensor:
+        part = y[:, :, window[0], window[1]]
         blur = Blur(kernel, (part.shape[2], part.shape[3]), Free, dtype=torch.float64)
         plan = plan_deblurring(part, blur, network, certificate, settings)
         return blur.boundary.frame_of(plan.run().value)
 
-    whole, parts = restore(y), restore_by_patches(y, 64, 24, restore)
+    whole, parts = restore((slice(None), slice(None))), restore_by_patches(y, 64, 24, restore)
     difference = (whole - parts).square().mean().sqrt()
     assert float(difference) < 0.2 * float((whole - truth).square().mean().sqrt())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -70,6 +71,13 @@ def deblur(
         typer.Option(
             "--clipped/--no-clipped",
             help="Take samples from 98% of white on as that bright or brighter, unless some are beyond white.",
+        ),
+    ] = True,
+    jpeg: Annotated[
+        bool,
+        typer.Option(
+            "--jpeg/--no-jpeg",
+            help="Weigh the frequencies of a JPEG file by how coarsely the file has rounded them.",
         ),
     ] = True,
     continuation: Annotated[
@@ -180,7 +188,8 @@ def deblur(
             )
         psf, description = choice.of(image)
         loaded = shelf.get(image.pixels.shape[2])
-        deblurring = prepare_deblurring(to_tensor(image, place), psf, loaded, choices, blurs)
+        own = replace(choices, jpeg=image.jpeg if jpeg else None)
+        deblurring = prepare_deblurring(to_tensor(image, place), psf, loaded, own, blurs)
         plan, count = deblurring.plan, deblurring.patches
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {deblurring.boundary} boundary", quiet)
         if deblurring.boundary != boundary:
@@ -192,6 +201,8 @@ def deblur(
         say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
         noise = 255 * deblurring.noise
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
+        if own.jpeg is not None:
+            say(report.compression_line(255 * own.jpeg.level, 255 * deblurring.level), quiet)
         say(report.blur_line(plan.base.operator), quiet)
         if deblurring.clipped:
             say(report.clipping_line(deblurring.clipped, box), quiet)
@@ -205,6 +216,7 @@ def deblur(
             "weights": loaded.name,
             "weights_sha256": loaded.sha256,
             "noise": noise,
+            "jpeg_error": 255 * own.jpeg.level if own.jpeg is not None else None,
             "clipped": deblurring.clipped,
             "plan": report.guarantee_dict(plan.guarantee, plan.settings),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -110,11 +111,15 @@ def ista(
         fidelity = LeastSquares(operator, y)
         alpha = step if step is not None else 1 / fidelity.lipschitz
         limit = sparse_limit(fidelity.lipschitz, fista)
-        noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf)
-        weight = given if given is not None or by_discrepancy else rule_gamma(noise / 255)
+        noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf, image.jpeg)
+        rounding = 255 * image.jpeg.level if image.jpeg is not None else 0.0
+        total = math.hypot(noise, rounding)
+        weight = given if given is not None or by_discrepancy else rule_gamma(total / 255)
         method = "FISTA" if fista else "ISTA"
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {boundary} boundary", quiet)
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
+        if rounding:
+            say(f"jpeg        errors of {rounding:.3g}; with the noise they count as {total:.3g}", quiet)
         psi = basis if len(transforms) == 1 else f"{len(transforms)} shifts of {basis}"
         size = "gamma" if weight is None else f"{weight:.4g}"
         say(f"objective   1/2 |Kx - y|^2 + {size} |Psi x|_1, Psi = {psi}", quiet)
@@ -132,6 +137,7 @@ def ista(
             "basis": basis,
             "spin": len(transforms),
             "noise": noise,
+            "jpeg_error": rounding or None,
             "gamma": weight,
             "method": method,
             "step": alpha,
@@ -141,7 +147,7 @@ def ista(
             return Outcome(None, fields)
         start = operator.boundary.extrapolate(y)
         if weight is None:
-            weight, start = discrepancy_gamma(fidelity, transforms, noise / 255, alpha, accelerated=fista)
+            weight, start = discrepancy_gamma(fidelity, transforms, total / 255, alpha, accelerated=fista)
             fields["gamma"] = weight
             say(f"gamma       {weight:.4g}, by the discrepancy principle", quiet)
         with progress(name, max_iter, quiet) as show:
@@ -161,7 +167,7 @@ def ista(
             )
         if solution.status is Status.DIVERGED:
             raise DivergenceError("the iteration diverged, nothing was written; use an admissible step")
-        discrepancy = fidelity.discrepancy(solution.value, noise / 255)
+        discrepancy = fidelity.discrepancy(solution.value, total / 255)
         for line in report.sparse_lines(solution, tol, discrepancy):
             say(line, quiet)
         fields["solution"] = report.sparse_dict(solution, discrepancy)

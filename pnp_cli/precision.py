@@ -1,0 +1,83 @@
+"""Errors that are not white: the inverse of their covariance, by which a data term weighs its misfit."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .boundaries import Size
+
+Matrix = npt.NDArray[np.float64]
+
+
+class BlockPrecision:
+    """P, symmetric and positive definite: one matrix on the blocks of a grid, the identity between and beside them.
+
+    Parameters
+    ----------
+    matrix : (C·s², C·s²), symmetric, on the pixels of a block in the order of an array (C, s, s).
+    origin : row and column where blocks begin.
+    left_out : (B, 1, H, W) or None; blocks that touch it keep the identity.
+    side : s.
+    device, dtype : where and in which precision to compute.
+
+    Attributes
+    ----------
+    norm : ‖P‖, the largest eigenvalue there may be.
+    """
+
+    def __init__(
+        self,
+        matrix: Matrix,
+        origin: tuple[int, int],
+        left_out: Tensor | None = None,
+        *,
+        side: int = 8,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self._exact, self._matrix = matrix, torch.from_numpy(matrix).to(device, dtype)
+        self._origin, self._side = origin, side
+        self.norm = max(1.0, float(np.linalg.eigvalsh(matrix)[-1]))
+        self._plain = None if left_out is None else self._blocks(left_out.to(dtype)).amax(2, keepdim=True) > 0
+
+    def __call__(self, r: Tensor) -> Tensor:
+        """P r, (B, C, H, W)."""
+        blocks = self._blocks(r)
+        weighed = blocks @ self._matrix
+        if self._plain is not None:
+            weighed = torch.where(self._plain, blocks, weighed)
+        (top, left), s, (rows, columns) = self._origin, self._side, self._grid(r)
+        planes = weighed.reshape(len(r), rows, columns, r.shape[1], s, s).permute(0, 3, 1, 4, 2, 5)
+        result = r.clone()
+        result[:, :, top : top + rows * s, left : left + columns * s] = planes.reshape(
+            *r.shape[:2], rows * s, columns * s
+        )
+        return result
+
+    def spectrum(self, scene: Size) -> Tensor:
+        """Mean eigenvalue per colour and frequency, (C, H, W // 2 + 1): of the nearest convolution (T. Chan 1988)."""
+        s = self._side
+        channels = len(self._exact) // s**2
+        place = np.arange(s)
+        rows, columns = ((place[None, :] - place[:, None]) % n for n in scene)
+        blocks = self._exact.reshape(channels, s, s, channels, s, s)
+        kernels = np.zeros((channels, *scene))
+        for channel, kernel in enumerate(kernels):
+            block = blocks[channel, :, :, channel] / s**2
+            np.add.at(kernel, (rows[:, None, :, None], columns[None, :, None, :]), block)
+        return torch.from_numpy(np.fft.rfft2(kernels).real.clip(0)).to(self._matrix)
+
+    def _grid(self, r: Tensor) -> tuple[int, int]:
+        """Rows and columns of whole blocks."""
+        height, width = (max(n - start, 0) for n, start in zip(r.shape[2:], self._origin, strict=True))
+        return height // self._side, width // self._side
+
+    def _blocks(self, r: Tensor) -> Tensor:
+        """The whole blocks (B, N, C·s²) of an image."""
+        (top, left), s, (rows, columns) = self._origin, self._side, self._grid(r)
+        inside = r[:, :, top : top + rows * s, left : left + columns * s]
+        blocks = inside.reshape(*r.shape[:2], rows, s, columns, s).permute(0, 2, 4, 1, 3, 5)
+        return blocks.reshape(len(r), rows * columns, r.shape[1] * s**2)
