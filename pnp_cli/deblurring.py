@@ -16,6 +16,7 @@ from .conditions import Guarantee
 from .errors import DivergenceError, UsageError
 from .jpeg import JpegRounding
 from .kernels import Kernel
+from .light import slope, to_light, to_samples
 from .noise import MIN_NOISE, estimate_noise_under_blur
 from .operators import BlurCache
 from .patches import Window, choose_patch, least_overlap, restore_by_patches, windows
@@ -24,6 +25,9 @@ from .precision import BlockPrecision
 from .solvers import Record, Solution, Status
 from .tiling import tiled
 from .weights import LoadedDenoiser
+
+BRIGHT = 0.9
+"""Quantile of the slopes of the sRGB curve by which the settings count noise: it is largest where light is bright."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Choices:
     clipped : whether samples of `plugandplay.CLIP_LEVEL` or more count as clipped, unless some are beyond white.
     patch : longest side that is restored whole, in pixels; 0 for any, None by the free memory.
     jpeg : how a JPEG file has rounded the image, `images.Image.jpeg`; None takes its pixels as they are.
+    linear_light : whether the blur acted on the light, and the samples follow the sRGB curve; see `light`. Then the
+        light is restored, with noise and JPEG errors taken for as large everywhere as they are where it is bright.
     tile : side of the tiles of the denoiser, in pixels; 0 for none, None by the free memory.
     settings : keywords of `Settings.for_noise`: strength, envelope, data_term, step, ridge, box, continuation, refresh,
         acceleration, tol, max_iter.
@@ -47,6 +53,7 @@ class Choices:
     clipped: bool = True
     patch: int | None = None
     jpeg: JpegRounding | None = None
+    linear_light: bool = False
     tile: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -77,9 +84,11 @@ class Deblurring:
 
     Attributes
     ----------
-    y : measurement (1, C, H, W), values nominally in [0, 1].
-    noise : standard deviation of its noise, given or estimated, [0, 1] scale.
+    y : measurement (1, C, H, W), values nominally in [0, 1]; the light, if that is what was blurred.
+    noise : standard deviation of the noise in the samples, given or estimated, [0, 1] scale.
     level : standard deviation of the noise and the errors of JPEG compression together, the latter in brightness.
+    slope : both in y over both in the samples, root mean square; 1 if these are the same.
+    linear_light : whether they are not.
     clipped : share of its samples that count as clipped.
     boundary : name of the boundary model in use; free for patches, since what lies beyond a patch is unknown.
     side, overlap : longest side of a patch and least overlap of neighbours, in pixels.
@@ -90,6 +99,8 @@ class Deblurring:
     y: Tensor
     noise: float
     level: float
+    slope: float
+    linear_light: bool
     clipped: float
     boundary: str
     side: int
@@ -126,12 +137,13 @@ class Deblurring:
                 raise DivergenceError("the iteration diverged; use certified weights and an admissible step")
             ends.append((solution.converged, solution.violations))
             if worst is None or solution.records[-1].relative > worst[0].records[-1].relative:
-                worst = solution, plan.base.discrepancy(solution.value, self.level)
+                worst = solution, plan.base.discrepancy(solution.value, self.level * self.slope)
             frame = plan.base.operator.boundary.frame_of(solution.value)
             return frame.clamp_max(1) if plan.settings.box else frame  # the scene may be brighter, the image not
 
         frame = restore_by_patches(self.y, self.side, self.overlap, restore)
         assert worst is not None
+        frame = to_samples(frame) if self.linear_light else frame
         violations = tuple(violation for _, found in ends for violation in found)
         return Deblurred(frame, *worst, all(converged for converged, _ in ends), violations)
 
@@ -169,13 +181,19 @@ def prepare_deblurring(
     _require_sense(y, choices)
     blurs = blurs or BlurCache(y.device)
     size = (y.shape[2], y.shape[3])
+    clip_level, mean, large = CLIP_LEVEL, 1.0, 1.0
+    if choices.linear_light:
+        slopes = slope(y).cpu().numpy()
+        mean, large = float(np.sqrt(np.square(slopes).mean())), float(np.quantile(slopes, BRIGHT))
+        clip_level, y = float(to_light(torch.tensor(CLIP_LEVEL))), to_light(y)
     noise = choices.noise
     if noise is None:
-        noise = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel, choices.jpeg)
-    clipped = float((y >= CLIP_LEVEL).float().mean()) if choices.clipped and float(y.max()) <= 1 else 0.0
-    level = noise if choices.jpeg is None else math.hypot(noise, choices.jpeg.level)
+        noise = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel, choices.jpeg) / mean
+    jpeg = choices.jpeg
+    clipped = float((y >= clip_level).float().mean()) if choices.clipped and float(y.max()) <= 1 else 0.0
+    level = noise if jpeg is None else math.hypot(noise, jpeg.level)
     settings = Settings.for_noise(
-        level, denoiser.rules, kernel, clip_level=CLIP_LEVEL if clipped else None, **choices.settings
+        large * level, denoiser.rules, kernel, clip_level=clip_level if clipped else None, **choices.settings
     )
     overlap = least_overlap((kernel.shape[0], kernel.shape[1]))
     side = choose_patch(size, overlap, y.device) if choices.patch is None else choices.patch
@@ -189,13 +207,26 @@ def prepare_deblurring(
         operator = blurs(kernel, (part.shape[2], part.shape[3]), boundary_model(boundary))
         network = tiled(denoiser.network, operator.scene, choices.tile, y.device)
         precision = None
-        if choices.jpeg is not None:
-            rounding = choices.jpeg.of_part(rows.start, columns.start)
+        if jpeg is not None:
+            rounding = jpeg.of_part(rows.start, columns.start)
             precision = _precision_of(rounding, noise, level, part, settings.clip_level)
         return plan_deblurring(part, operator, network, denoiser.certificate, settings, precision)
 
     plan = plan_for(parts[0])
-    return Deblurring(y, noise, level, clipped, boundary, side, overlap, len(parts), plan, plan_for)
+    return Deblurring(
+        y,
+        noise,
+        level,
+        mean,
+        choices.linear_light,
+        clipped,
+        boundary,
+        side,
+        overlap,
+        len(parts),
+        plan,
+        plan_for,
+    )
 
 
 def _precision_of(

@@ -46,6 +46,13 @@ def clipping_line(share: float, box: bool) -> str:
     return f"clipped     {share:.2%} of the samples are known to be that bright or brighter{scene}"
 
 
+def light_line(noise: float, in_light: float) -> str:
+    """That it is the light that is restored; deviations on the 0-255 scale."""
+    return (
+        f"light       linear, the sRGB curve is undone: noise of {noise:.3g} in the samples is {in_light:.3g} of light"
+    )
+
+
 def compression_line(rounding: float, level: float) -> str:
     """What JPEG compression adds to the noise; deviations on the 0-255 scale."""
     return f"jpeg        errors of {rounding:.3g}, weighed by frequency; with the noise they count as {level:.3g}"
@@ -123,7 +130,9 @@ def discrepancy_line(discrepancy: float, compressed: bool = False) -> str:
     elif discrepancy < EXPLAINED[0]:
         verdict = "LESS than noise is left: --sigma is too high, or the noise not white"
     elif discrepancy > EXPLAINED[1]:
-        verdict = "MORE than noise is left: are kernel, --boundary and --sigma right?"
+        verdict = (
+            "MORE than noise is left: are kernel, --boundary and --sigma right? Was light blurred (--linear-light)?"
+        )
     return f"discrepancy {discrepancy:.3f} = ‖Kx − y‖/(σ√n): {verdict}"
 
 

@@ -30,6 +30,7 @@ def blur(
     noise: Annotated[
         str, typer.Option("--noise", metavar="S", help="Standard deviation of Gaussian noise on the 0-255 scale.")
     ] = "0",
+    linear_light: k.LinearLight = False,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the noise.")] = 0,
 ) -> None:
     """Blur images and add noise, to make test inputs.
@@ -56,6 +57,7 @@ def blur(
 
     from ..boundaries import boundary_model
     from ..images import Image
+    from ..light import to_light, to_samples
     from ..noise import add_gaussian_noise
     from ..operators import BlurCache
     from ..tensors import from_tensor, to_tensor
@@ -64,12 +66,24 @@ def blur(
     blur_for, model = BlurCache(place), boundary_model(boundary)
 
     def work(image: Image, name: str) -> Outcome:
-        fields = {"kernel": description, "boundary": boundary, "noise": level, "seed": seed}
-        say(f"{name}: {description}, {boundary} boundary, noise {level:g} (0-255 scale, seed {seed})", files.quiet)
+        fields = {
+            "kernel": description,
+            "boundary": boundary,
+            "linear_light": linear_light,
+            "noise": level,
+            "seed": seed,
+        }
+        light = ", in linear light" if linear_light else ""
+        say(
+            f"{name}: {description}{light}, {boundary} boundary, noise {level:g} (0-255 scale, seed {seed})",
+            files.quiet,
+        )
         operator = blur_for(psf, image.size, model)
         if files.dry_run:
             return Outcome(None, fields)
-        result = from_tensor(operator.forward(to_tensor(image, place)), image)
+        scene = to_tensor(image, place)
+        seen = to_samples(operator.forward(to_light(scene))) if linear_light else operator.forward(scene)
+        result = from_tensor(seen, image)
         own_seed = seed, zlib.crc32(image.pixels.tobytes())  # as if drawn anew for every image
         pixels = add_gaussian_noise(result.pixels, level / 255, own_seed) if level else result.pixels
         return Outcome(result.with_pixels(pixels), fields, unclipped=True)

@@ -80,6 +80,7 @@ def deblur(
             help="Weigh the frequencies of a JPEG file by how coarsely the file has rounded them.",
         ),
     ] = True,
+    linear_light: k.LinearLight = False,
     continuation: Annotated[
         bool,
         typer.Option(
@@ -155,6 +156,7 @@ def deblur(
 
     choices = Choices(
         noise=level / 255 if level is not None else None,
+        linear_light=linear_light,
         boundary=boundary,
         clipped=clipped,
         patch=patch_side,
@@ -201,6 +203,8 @@ def deblur(
         say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
         noise = 255 * deblurring.noise
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
+        if linear_light:
+            say(report.light_line(noise, noise * deblurring.slope), quiet)
         if own.jpeg is not None:
             say(report.compression_line(255 * own.jpeg.level, 255 * deblurring.level), quiet)
         say(report.blur_line(plan.base.operator), quiet)
@@ -216,6 +220,7 @@ def deblur(
             "weights": loaded.name,
             "weights_sha256": loaded.sha256,
             "noise": noise,
+            "linear_light": linear_light,
             "jpeg_error": 255 * own.jpeg.level if own.jpeg is not None else None,
             "clipped": deblurring.clipped,
             "plan": report.guarantee_dict(plan.guarantee, plan.settings),

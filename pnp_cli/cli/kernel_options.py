@@ -60,6 +60,13 @@ Center = Annotated[
     ),
 ]
 
+LinearLight = Annotated[
+    bool,
+    typer.Option(
+        "--linear-light/--no-linear-light",
+        help="The blur acts on the light, as in a camera, and the samples follow the sRGB curve: undo it first.",
+    ),
+]
 Picture = Annotated[
     Path | None,
     typer.Option("--picture", metavar="FILE", help="Draw the kernel and its transfer function, as PNG or the like."),

@@ -1,0 +1,77 @@
+"""The sRGB curve, against scikit-image, and blur that acted on the light."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import color
+
+from pnp_cli import Blur, Choices, kernels, prepare_deblurring, to_tensor, weights
+from pnp_cli.images import Image, read_image
+from pnp_cli.light import slope, to_light, to_samples
+
+from .conftest import Run
+from .helpers import psnr_of
+
+
+def test_curve() -> None:
+    samples = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    grey = samples.numpy()[None, :, None].repeat(3, 2)
+    luminance = color.rgb2xyz(grey)[0, :, 1]  # of greys it is their light
+    np.testing.assert_allclose(to_light(samples).numpy(), luminance, atol=1e-6)
+
+
+def test_inverse() -> None:
+    values = torch.linspace(-1, 3, 4001, dtype=torch.float64)
+    torch.testing.assert_close(to_samples(to_light(values)), values, atol=1e-7, rtol=0)
+    assert bool((to_light(values).diff() > 0).all())
+
+
+def test_slope() -> None:
+    """Noise in the samples becomes so much noise in the light."""
+    samples, step = torch.rand(50, 50, dtype=torch.float64), 1e-6
+    change = (to_light(samples + step) - to_light(samples - step)) / (2 * step)
+    torch.testing.assert_close(slope(samples), change, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("exposure", [0.9, 1.3])
+def test_deblurring(photo: Image, small_weights: Path, exposure: float) -> None:
+    """Undoing the curve is worth a decibel where the light was blurred; noise is counted in the samples."""
+    torch.manual_seed(0)
+    kernel, noise = kernels.motion(15, 60), 2 / 255
+    frame = (slice(None), slice(None), slice(9, -9), slice(9, -9))
+    light = exposure * to_light(to_tensor(photo))
+    seen = to_samples(Blur(kernel, photo.size).forward(light))[frame]
+    y = (seen + noise * torch.randn_like(seen)).clamp(0, 1)
+    truth = to_samples(light[frame]).clamp(0, 1)
+    loaded = weights.load(small_weights)
+    scores = []
+    for linear_light in (False, True):
+        deblurring = prepare_deblurring(y, kernel, loaded, Choices(linear_light=linear_light))
+        deblurring.guarantee.require()
+        end = deblurring.run()
+        assert end.converged
+        assert end.violations == ()
+        assert float(end.frame.min()) >= 0
+        assert float(end.frame.max()) <= 1
+        scores.append(psnr_of(truth.numpy(), end.frame.numpy()))
+    assert exposure > 1 or deblurring.noise == pytest.approx(noise, rel=0.3)
+    assert scores[1] > scores[0] + 1
+
+
+def test_commands(pnp: Run, photo_file: Path, small_weights: Path) -> None:
+    blurred, sharp = photo_file.with_name("blurred.png"), photo_file.with_name("sharp.png")
+    result = pnp("blur", photo_file, "-o", blurred, "--motion", 9, 20, "--linear-light")
+    assert result.returncode == 0
+    assert b"in linear light" in result.stderr
+    scene = to_light(to_tensor(read_image(photo_file)))
+    mean = to_light(to_tensor(read_image(blurred))).mean()
+    assert float(mean) == pytest.approx(float(scene.mean()), rel=0.02), "the blur keeps the light"
+    result = pnp("deblur", blurred, "-o", sharp, "--motion", 9, 20, "--linear-light", "-w", small_weights)
+    assert result.returncode == 0
+    assert b"the sRGB curve is undone" in result.stderr
+    before, after = (psnr_of(read_image(photo_file).pixels, read_image(p).pixels) for p in (blurred, sharp))
+    assert after > before + 2
