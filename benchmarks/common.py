@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pnp_cli import read_image, to_tensor
+from pnp_cli import from_tensor, read_image, to_tensor
 from pnp_cli.data import to_grey
 from pnp_cli.devices import describe_device
-from pnp_cli.images import list_images
+from pnp_cli.images import Image, encode_image, list_images
 from pnp_cli.kernels import Kernel, from_file
 
 
@@ -29,6 +30,12 @@ def load_images(
     if grey:
         return [x if x.shape[1] == 1 else to_grey((255 * x[0]).round().byte())[None].float() / 255 for x in images]
     return [x.expand(-1, 3, -1, -1) for x in images]
+
+
+def as_file(samples: Tensor, quality: int = 0) -> Image:
+    """Samples (1, 3, H, W) after a round trip through a file of 8 bits: a JPEG of some quality, or a PNG for 0."""
+    file = from_tensor(samples, Image(np.zeros((1, 1, 3), np.float32)))
+    return read_image(encode_image(file, "JPEG" if quality else "PNG", quality=quality or 95))
 
 
 def load_kernels(folder: Path) -> list[Kernel]:

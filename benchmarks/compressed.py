@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pnp_cli import Choices, from_tensor, prepare_deblurring, psnr, read_image, to_tensor, weights
+from pnp_cli import Choices, prepare_deblurring, psnr, to_tensor, weights
 from pnp_cli.devices import choose_device
-from pnp_cli.images import Image, encode_image
 
-from .common import describe_machine, load_images, load_kernels, print_table
+from .common import as_file, describe_machine, load_images, load_kernels, print_table
 from .deblurring import problem
 from .deblurring_rules import middle
 
@@ -48,8 +47,7 @@ def main() -> None:
                 psf = psfs[i % len(psfs)]
                 scene, _, y = problem(middle(whole, arguments.crop), psf, "free", sigma / 255, seed=i)
                 truth = scene.clamp(0, 1).numpy()
-                blurred = from_tensor(y, Image(np.zeros((1, 1, 3), np.float32)))
-                file = read_image(encode_image(blurred, "JPEG", quality=quality))
+                file = as_file(y, quality)
                 y = to_tensor(file)
                 plain, weighed = Choices(), Choices(jpeg=file.jpeg)
                 known = [Choices(noise=level / 255) for level in arguments.levels]

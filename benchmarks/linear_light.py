@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pnp_cli import Choices, from_tensor, prepare_deblurring, psnr, read_image, to_tensor, weights
+from pnp_cli import Choices, prepare_deblurring, psnr, to_tensor, weights
 from pnp_cli.devices import choose_device
-from pnp_cli.images import Image, encode_image
 from pnp_cli.light import to_light, to_samples
 
-from .common import describe_machine, load_images, load_kernels, print_table
+from .common import as_file, describe_machine, load_images, load_kernels, print_table
 from .deblurring import problem
 from .deblurring_rules import middle
 
@@ -48,8 +47,7 @@ def main() -> None:
                 scene, _, seen = problem(to_light(middle(whole, arguments.crop)), psf, "free", 0, seed=i)
                 truth = to_samples(scene).numpy()
                 noise = torch.randn(seen.shape, generator=torch.Generator().manual_seed(i))
-                photo = from_tensor(to_samples(seen) + sigma / 255 * noise, Image(np.zeros((1, 1, 3), np.float32)))
-                file = read_image(encode_image(photo, "JPEG" if quality else "PNG", quality=quality or 95))
+                file = as_file(to_samples(seen) + sigma / 255 * noise, quality)
                 y = to_tensor(file)
                 choices = Choices(jpeg=file.jpeg)
                 values = [psnr(truth, y.numpy())]

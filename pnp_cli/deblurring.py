@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -40,7 +41,8 @@ class Choices:
     boundary : what lies beyond the frame, a name of `boundaries.BOUNDARIES`.
     clipped : whether samples of `plugandplay.CLIP_LEVEL` or more count as clipped, unless some are beyond white.
     patch : longest side that is restored whole, in pixels; 0 for any, None by the free memory.
-    jpeg : how a JPEG file has rounded the image, `images.Image.jpeg`; None takes its pixels as they are.
+    jpeg : how a JPEG file has rounded the image, `images.Image.jpeg` (of a part of it: `of_part`); None takes its
+        pixels as they are.
     linear_light : whether the blur acted on the light, and the samples follow the sRGB curve; see `light`. Then the
         light is restored, with noise and JPEG errors taken for as large everywhere as they are where it is bright.
     tile : side of the tiles of the denoiser, in pixels; 0 for none, None by the free memory.
@@ -87,8 +89,8 @@ class Deblurring:
     y : measurement (1, C, H, W), values nominally in [0, 1]; the light, if that is what was blurred.
     noise : standard deviation of the noise in the samples, given or estimated, [0, 1] scale.
     level : standard deviation of the noise and the errors of JPEG compression together, the latter in brightness.
-    slope : both in y over both in the samples, root mean square; 1 if these are the same.
-    linear_light : whether they are not.
+    slope : how many times as large both are in y, root mean square; 1 without `linear_light`.
+    linear_light : see `Choices`.
     clipped : share of its samples that count as clipped.
     boundary : name of the boundary model in use; free for patches, since what lies beyond a patch is unknown.
     side, overlap : longest side of a patch and least overlap of neighbours, in pixels.
@@ -181,19 +183,24 @@ def prepare_deblurring(
     _require_sense(y, choices)
     blurs = blurs or BlurCache(y.device)
     size = (y.shape[2], y.shape[3])
-    clip_level, mean, large = CLIP_LEVEL, 1.0, 1.0
+    clip_level, white = CLIP_LEVEL, (y >= CLIP_LEVEL) if choices.clipped and float(y.max()) <= 1 else None
+    clipped = float(white.float().mean()) if white is not None else 0.0
+    rms_slope = bright_slope = 1.0
     if choices.linear_light:
-        slopes = slope(y).cpu().numpy()
-        mean, large = float(np.sqrt(np.square(slopes).mean())), float(np.quantile(slopes, BRIGHT))
-        clip_level, y = float(to_light(torch.tensor(CLIP_LEVEL))), to_light(y)
-    noise = choices.noise
+        slopes = slope(y if white is None or clipped == 1 else y[~white]).cpu().numpy()
+        rms_slope, bright_slope = float(np.sqrt(np.square(slopes).mean())), float(np.quantile(slopes, BRIGHT))
+        clip_level, y = float(to_light(torch.tensor(CLIP_LEVEL, dtype=y.dtype))), to_light(y)
+    noise, jpeg = choices.noise, choices.jpeg
     if noise is None:
-        noise = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel, choices.jpeg) / mean
-    jpeg = choices.jpeg
-    clipped = float((y >= clip_level).float().mean()) if choices.clipped and float(y.max()) <= 1 else 0.0
-    level = noise if jpeg is None else math.hypot(noise, jpeg.level)
+        noise = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel, jpeg) / rms_slope
+    level, matrix = (noise, None) if jpeg is None else _precision(jpeg, noise)
     settings = Settings.for_noise(
-        large * level, denoiser.rules, kernel, clip_level=clip_level if clipped else None, **choices.settings
+        bright_slope * level,
+        denoiser.rules,
+        kernel,
+        lipschitz=1.0 if matrix is None else max(1.0, float(np.linalg.eigvalsh(matrix)[-1])),
+        clip_level=clip_level if clipped else None,
+        **choices.settings,
     )
     overlap = least_overlap((kernel.shape[0], kernel.shape[1]))
     side = choose_patch(size, overlap, y.device) if choices.patch is None else choices.patch
@@ -207,45 +214,45 @@ def prepare_deblurring(
         operator = blurs(kernel, (part.shape[2], part.shape[3]), boundary_model(boundary))
         network = tiled(denoiser.network, operator.scene, choices.tile, y.device)
         precision = None
-        if jpeg is not None:
-            rounding = jpeg.of_part(rows.start, columns.start)
-            precision = _precision_of(rounding, noise, level, part, settings.clip_level)
+        if jpeg is not None and matrix is not None:
+            left_out = (part >= settings.clip_level).any(1, keepdim=True) if settings.clip_level is not None else None
+            origin = jpeg.of_part(rows.start, columns.start).origin
+            precision = BlockPrecision(matrix, origin, left_out, device=part.device, dtype=part.dtype)
         return plan_deblurring(part, operator, network, denoiser.certificate, settings, precision)
 
     plan = plan_for(parts[0])
     return Deblurring(
-        y,
-        noise,
-        level,
-        mean,
-        choices.linear_light,
-        clipped,
-        boundary,
-        side,
-        overlap,
-        len(parts),
-        plan,
-        plan_for,
+        y=y,
+        noise=noise,
+        level=level,
+        slope=rms_slope,
+        linear_light=choices.linear_light,
+        clipped=clipped,
+        boundary=boundary,
+        side=side,
+        overlap=overlap,
+        patches=len(parts),
+        plan=plan,
+        _plan_for=plan_for,
     )
 
 
-def _precision_of(
-    jpeg: JpegRounding, noise: float, level: float, y: Tensor, clip_level: float | None
-) -> BlockPrecision:
-    """level² times the inverse of the covariance of white noise and JPEG's errors.
+def _precision(jpeg: JpegRounding, noise: float) -> tuple[float, npt.NDArray[np.float64]]:
+    """Level of white noise and JPEG's errors together, and its square times the inverse of their covariance.
 
-    Blocks with clipped samples are left out: their errors are taken for white, of that level.
+    That of the errors in a block; those of blocks with clipped samples are taken for white, of that level.
     """
-    covariance = jpeg.covariance()
-    covariance += max(noise, MIN_NOISE) ** 2 * np.eye(len(covariance))
-    precision = level**2 * np.linalg.inv(covariance)
-    clipped = None if clip_level is None else (y >= clip_level).any(1, keepdim=True)
-    return BlockPrecision((precision + precision.T) / 2, jpeg.origin, clipped, device=y.device, dtype=y.dtype)
+    noise = max(noise, MIN_NOISE)
+    level, covariance = math.hypot(noise, jpeg.level), jpeg.covariance()
+    precision = level**2 * np.linalg.inv(covariance + noise**2 * np.eye(len(covariance)))
+    return level, (precision + precision.T) / 2
 
 
 def _require_sense(y: Tensor, choices: Choices) -> None:
     if y.ndim != 4 or len(y) != 1:
         raise UsageError(f"one image is deblurred at a time, of shape (1, C, H, W), not {tuple(y.shape)}")
+    if choices.jpeg is not None and len(choices.jpeg.steps) != y.shape[1]:
+        raise UsageError(f"the JPEG file had {len(choices.jpeg.steps)} components, but the image has {y.shape[1]}")
     if choices.noise is not None and not 0 <= choices.noise <= 1:
         raise UsageError(f"the noise level must be on the [0, 1] scale, not {choices.noise:g}")
     known = {entry.name for entry in fields(Settings)} - {"clip_level"}

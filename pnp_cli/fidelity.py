@@ -35,8 +35,8 @@ class LeastSquares:
     P is the identity if the errors of y are white: L = ‖K‖² + ridge and μ = σ_min(K)² + ridge. For other errors it is
     the inverse of their covariance, times a variance: L = ‖P‖‖K‖² + ridge, and of μ the ridge is left. Where the
     measurement is *clipped* the light was y or more, and r = min(Kx − y, 0): only a scene that is too dark there is at
-    fault. That makes f a squared distance to a convex set, so it is convex and its gradient as smooth; of μ the ridge
-    is left. P must be the identity there.
+    fault. That part of f is a squared distance to a convex set, so f is convex and its gradient as smooth; of μ the
+    ridge is left. P must be the identity there.
 
     Parameters
     ----------
@@ -72,12 +72,12 @@ class LeastSquares:
 
     @cached_property
     def back(self) -> Tensor:
-        """KᵀPy."""
-        return self.operator.adjoint(self.weigh(self.y))
+        """Kᵀy."""
+        return self.operator.adjoint(self.y)
 
     @cached_property
     def back_spectrum(self) -> Tensor:
-        """Fourier transform (`torch.fft.rfft2`) of Kᵀy, where P is the identity."""
+        """Fourier transform (`torch.fft.rfft2`) of Kᵀy."""
         return self.operator.adjoint_spectrum(self.y)
 
     def weigh(self, r: Tensor) -> Tensor:
@@ -112,14 +112,14 @@ class LeastSquares:
     def discrepancy(self, x: Tensor, noise: float) -> float | None:
         """‖Kx − y‖/(√n·noise) for noise of that standard deviation, near 1 if x explains y and not its noise.
 
-        In the norm ⟨r, P r⟩.
+        The norm is √⟨r, P r⟩.
 
         Over the n entries of the measurement that are not clipped. None without noise, or if all are.
         """
         r, n = self.operator.forward(x) - self.y, self.y.numel()
         if self.clipped is not None:
             r, n = r.masked_fill(self.clipped, 0), n - int(self.clipped.sum())
-        return float((r * self.weigh(r)).sum()) ** 0.5 / (n**0.5 * noise) if noise > 0 and n else None
+        return max(0.0, float((r * self.weigh(r)).sum())) ** 0.5 / (n**0.5 * noise) if noise > 0 and n else None
 
     def gradient(self, x: Tensor) -> Tensor:
         """KᵀP r(x) + ridge·x."""

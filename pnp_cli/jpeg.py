@@ -58,17 +58,22 @@ class JpegRounding:
         return replace(self, origin=((self.origin[0] - row) % SIDE, (self.origin[1] - column) % SIDE))
 
     @property
+    def luminous(self) -> bool:
+        """Whether the first component is the brightness of colours."""
+        return bool((self.components != np.eye(len(self.components))).any())
+
+    @property
     def level(self) -> float:
-        """Standard deviation of white noise that counts for as much as the errors in brightness, [0, 1] scale."""
+        """Standard deviation of white noise that does as much harm as the errors, [0, 1] scale: `WHITE` times theirs.
+
+        Of those of the first component, which is the brightness if there are several.
+        """
         return WHITE * float(np.sqrt(self._variances[0].mean()))
 
     @property
     def _variances(self) -> Matrix:
-        """Of the errors of the coefficients, spread evenly over a step: (C, 8, 8).
-
-        The largest step of brightness bounds those of colours, some of which are for frequencies that are not stored.
-        """
-        return np.asarray(np.minimum(self.steps, self.steps[0].max()) ** 2 / 12)
+        """Of the errors of the coefficients, spread evenly over a step: (C, 8, 8)."""
+        return np.asarray(self.steps**2 / 12)
 
     def covariance(self) -> Matrix:
         """Of the errors of the pixels in a block, (64·C, 64·C), in the order of an array (C, 8, 8)."""
@@ -84,7 +89,8 @@ def rounding_of(picture: Any) -> JpegRounding | None:
     """How a Pillow image was rounded; None if it is no JPEG of grey or RGB pixels, or its header does not say.
 
     A component that is stored at a lower resolution has no high frequencies: their steps are taken for those of the
-    highest one there is.
+    highest one there is. All steps are taken for no larger than the largest of the first component: errors of colours
+    that were not stored are colours, and small.
     """
     layers, tables = getattr(picture, "layer", None), getattr(picture, "quantization", None)
     if picture.mode not in ("L", "RGB") or not layers or not tables:
@@ -100,5 +106,14 @@ def rounding_of(picture: Any) -> JpegRounding | None:
         index = np.arange(SIDE)
         rows, columns = (np.minimum(index * n, SIDE - 1).astype(int) for n in (down, across))
         steps.append(table[np.ix_(rows, columns)] * np.sqrt(across * down) / 255)
-    rgb = picture.info.get("adobe_transform") == 0 or [entry[0] for entry in layers] == [*b"RGB"]
-    return JpegRounding(np.array(steps), np.eye(len(steps)) if len(steps) == 1 or rgb else YCBCR)
+    bounded = np.minimum(steps, steps[0].max())
+    return JpegRounding(bounded, np.eye(len(steps)) if len(steps) == 1 or _is_rgb(picture) else YCBCR)
+
+
+def _is_rgb(picture: Any) -> bool:
+    """Whether a JPEG of three components holds red, green and blue; as libjpeg decides."""
+    if "jfif" in picture.info:
+        return False
+    if "adobe_transform" in picture.info:
+        return bool(picture.info["adobe_transform"] == 0)
+    return [entry[0] for entry in picture.layer] == [*b"RGB"]

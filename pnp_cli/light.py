@@ -14,20 +14,20 @@ STRAIGHT = 0.04045
 
 def to_light(samples: Tensor) -> Tensor:
     """The light that samples stand for."""
-    size = samples.abs()
-    bent = ((size + 0.055) / 1.055) ** 2.4
-    return torch.where(size <= STRAIGHT, size / 12.92, bent) * samples.sign()
+    magnitude = samples.abs()
+    bent = ((magnitude + 0.055) / 1.055) ** 2.4
+    return torch.where(magnitude <= STRAIGHT, magnitude / 12.92, bent) * samples.sign()
 
 
 def to_samples(light: Tensor) -> Tensor:
     """Inverse of `to_light`."""
-    size = light.abs()
-    bent = 1.055 * size ** (1 / 2.4) - 0.055
-    return torch.where(size <= STRAIGHT / 12.92, size * 12.92, bent) * light.sign()
+    magnitude = light.abs()
+    bent = 1.055 * magnitude ** (1 / 2.4) - 0.055
+    return torch.where(magnitude <= STRAIGHT / 12.92, magnitude * 12.92, bent) * light.sign()
 
 
 def slope(samples: Tensor) -> Tensor:
     """By how much `to_light` enlarges small errors of the samples: its derivative."""
-    size = samples.abs()
-    bent = 2.4 / 1.055 * ((size + 0.055) / 1.055) ** 1.4
-    return torch.where(size <= STRAIGHT, 1 / 12.92, bent)
+    magnitude = samples.abs()
+    bent = 2.4 / 1.055 * ((magnitude + 0.055) / 1.055) ** 1.4
+    return torch.where(magnitude <= STRAIGHT, 1 / 12.92, bent)

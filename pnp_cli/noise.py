@@ -203,7 +203,7 @@ def estimate_noise_under_blur(
 
     Images that are smaller than the kernel, or than 8 pixels on a side, are measured by `estimate_noise`.
     """
-    if jpeg is not None and pixels.shape[2] == 3:
+    if jpeg is not None and jpeg.luminous:
         brightness = jpeg.components[0].astype(np.float32)
         plane = (pixels @ brightness)[:, :, None]
         return estimate_noise_under_blur(plane, kernel) / float(np.linalg.norm(brightness))

@@ -96,6 +96,7 @@ class Settings:
         data_term: DataTerm = "envelope",
         strength: float | None = None,
         envelope: float | None = None,
+        lipschitz: float = 1.0,
         **others: Any,
     ) -> Settings:
         """Settings for noise of standard deviation `noise`, [0, 1] scale: the rule's, but for what is given.
@@ -103,8 +104,9 @@ class Settings:
         Parameters
         ----------
         rules : of the weights in use.
-        kernel : without it the blur is taken to lose no frequency. Its L is taken for 1.
+        kernel : without it the blur is taken to lose no frequency.
         strength, envelope, data_term : see `Settings`; None for the rule's.
+        lipschitz : about the L of the least-squares term, whose default step depends on it.
         others : the other attributes of `Settings`.
         """
         step = others.get("step")
@@ -114,7 +116,7 @@ class Settings:
         h = rule.envelope(noise) if envelope is None else envelope
         if strength is None:
             weak = weak_share(kernel) if kernel is not None else 0.0
-            weight = step or (h if data_term == "envelope" else LEAST_SQUARES_STEP)
+            weight = step or (h if data_term == "envelope" else LEAST_SQUARES_STEP / lipschitz)
             strength = rule.strength(noise, max(weight, 0.0), weak)
         return cls(strength, h, data_term, **others)
 

@@ -13,7 +13,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 class BlockPrecision:
-    """P, symmetric and positive definite: one matrix on the blocks of a grid, the identity between and beside them.
+    """P, symmetric and positive definite: one matrix on the blocks of a grid, the identity elsewhere.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class BlockPrecision:
 
     Attributes
     ----------
-    norm : ‖P‖, the largest eigenvalue there may be.
+    norm : ‖P‖ for any image and anything left out, so at least 1.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class BlockPrecision:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._exact, self._matrix = matrix, torch.from_numpy(matrix).to(device, dtype)
+        self._double, self._matrix = matrix, torch.from_numpy(matrix).to(device, dtype)
         self._origin, self._side = origin, side
         self.norm = max(1.0, float(np.linalg.eigvalsh(matrix)[-1]))
-        self._plain = None if left_out is None else self._blocks(left_out.to(dtype)).amax(2, keepdim=True) > 0
+        self._left_out = None if left_out is None else self._blocks(left_out.to(dtype)).amax(2, keepdim=True) > 0
 
     def __call__(self, r: Tensor) -> Tensor:
         """P r, (B, C, H, W)."""
         blocks = self._blocks(r)
         weighed = blocks @ self._matrix
-        if self._plain is not None:
-            weighed = torch.where(self._plain, blocks, weighed)
+        if self._left_out is not None:
+            weighed = torch.where(self._left_out, blocks, weighed)
         (top, left), s, (rows, columns) = self._origin, self._side, self._grid(r)
         planes = weighed.reshape(len(r), rows, columns, r.shape[1], s, s).permute(0, 3, 1, 4, 2, 5)
         result = r.clone()
@@ -60,10 +60,10 @@ class BlockPrecision:
     def spectrum(self, scene: Size) -> Tensor:
         """Mean eigenvalue per colour and frequency, (C, H, W // 2 + 1): of the nearest convolution (T. Chan 1988)."""
         s = self._side
-        channels = len(self._exact) // s**2
+        channels = len(self._double) // s**2
         place = np.arange(s)
         rows, columns = ((place[None, :] - place[:, None]) % n for n in scene)
-        blocks = self._exact.reshape(channels, s, s, channels, s, s)
+        blocks = self._double.reshape(channels, s, s, channels, s, s)
         kernels = np.zeros((channels, *scene))
         for channel, kernel in enumerate(kernels):
             block = blocks[channel, :, :, channel] / s**2

@@ -33,11 +33,11 @@ class ProximalMap:
     """prox_{hf}(v) = argmin_z f(z) + ‖z − v‖²/(2h) of a `LeastSquares` term f.
 
     It is v + δ, where δ + h∇f(v + δ) = 0, with the data and the iterate combined frequency by frequency: rounding
-    errors grow with √h and not with h. A periodic blur is diagonal there, and δ a quotient. For others δ comes from
-    conjugate gradients, preconditioned with the same quotient and started from the last δ. Where the measurement is
-    clipped ∇f is linear in pieces, and δ comes from Newton's method: conjugate gradients on the piece that δ is on,
-    until it is the same one. In all cases δ ↦ δ + h∇f(v + δ) is at least as steep as the identity, so the error of δ
-    is at most the norm of what is left of the equation, and of what rounding hides of it.
+    errors grow with √h and not with h. For white errors and a periodic blur this is diagonal, and δ a quotient. For
+    others δ comes from conjugate gradients, preconditioned with such a quotient and started from the last δ. Where the
+    measurement is clipped ∇f is linear in pieces, and δ comes from Newton's method: conjugate gradients on the piece
+    that δ is on, until it is the same one. In all cases δ ↦ δ + h∇f(v + δ) is at least as steep as the identity, so
+    the error of δ is at most the norm of what is left of the equation, and of what rounding hides of it.
 
     Parameters
     ----------

@@ -15,6 +15,9 @@ from .sparse import SparseSolution
 EXPLAINED = (0.85, 1.05)
 """Discrepancies that restorations with the right kernel and noise level have (`benchmarks.deblurring`)."""
 
+EXPLAINED_OF_JPEG = 0.25
+"""The least of those of JPEG files."""
+
 
 def certificate_line(certificate: Certificate) -> str:
     """What is proven about a network."""
@@ -48,14 +51,12 @@ def clipping_line(share: float, box: bool) -> str:
 
 def light_line(noise: float, in_light: float) -> str:
     """That it is the light that is restored; deviations on the 0-255 scale."""
-    return (
-        f"light       linear, the sRGB curve is undone: noise of {noise:.3g} in the samples is {in_light:.3g} of light"
-    )
+    return f"light       linear, the sRGB curve is undone: noise of {noise:.3g} is {in_light:.3g} there on average"
 
 
 def compression_line(rounding: float, level: float) -> str:
     """What JPEG compression adds to the noise; deviations on the 0-255 scale."""
-    return f"jpeg        errors of {rounding:.3g}, weighed by frequency; with the noise they count as {level:.3g}"
+    return f"jpeg        rounding errors that count as noise of {rounding:.3g}, with the noise {level:.3g}"
 
 
 def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
@@ -79,8 +80,8 @@ def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
     return lines
 
 
-def solution_lines(solution: Solution, plan: Plan, discrepancy: float | None = None) -> list[str]:
-    """How a Plug-and-Play run ended; `discrepancy` as in `LeastSquares.discrepancy`."""
+def solution_lines(solution: Solution, plan: Plan, discrepancy: float | None = None, hint: str = "") -> list[str]:
+    """How a Plug-and-Play run ended; `discrepancy` of `LeastSquares.discrepancy`, `hint` for `discrepancy_line`."""
     settings, warm = plan.settings, plan.warm
     last = solution.records[-1]
     lines = [
@@ -114,25 +115,21 @@ def solution_lines(solution: Solution, plan: Plan, discrepancy: float | None = N
     if solution.error_bound is not None:
         lines.append(f"error       at most {solution.error_bound:.4g} from the unique fixed point (Euclidean norm)")
     if discrepancy is not None:
-        lines.append(discrepancy_line(discrepancy, plan.base.precision is not None))
+        lines.append(discrepancy_line(discrepancy, compressed=plan.base.precision is not None, hint=hint))
     return lines
 
 
-def discrepancy_line(discrepancy: float, compressed: bool = False) -> str:
+def discrepancy_line(discrepancy: float, *, compressed: bool = False, hint: str = "") -> str:
     """Whether the restored image explains the measurement up to its noise, and what to look at if not.
 
-    What compression has rounded to zero is explained too well by images without detail, so of a compressed image less
-    than the noise is left.
+    What compression has rounded to zero is explained too well by images without detail, so of a `compressed` image less
+    than the noise is left. `hint` is for one of which more is left.
     """
-    verdict = "noise alone is left, as it should be"
-    if compressed and discrepancy <= EXPLAINED[1]:
-        verdict = "no more than noise and compression is left, as it should be"
-    elif discrepancy < EXPLAINED[0]:
+    verdict = f"noise {'and compression ' if compressed else ''}alone is left, as it should be"
+    if discrepancy < (EXPLAINED_OF_JPEG if compressed else EXPLAINED[0]):
         verdict = "LESS than noise is left: --sigma is too high, or the noise not white"
     elif discrepancy > EXPLAINED[1]:
-        verdict = (
-            "MORE than noise is left: are kernel, --boundary and --sigma right? Was light blurred (--linear-light)?"
-        )
+        verdict = f"MORE than noise is left: are kernel, --boundary and --sigma right?{hint}"
     return f"discrepancy {discrepancy:.3f} = ‖Kx − y‖/(σ√n): {verdict}"
 
 
@@ -181,8 +178,10 @@ def solution_dict(solution: Solution, plan: Plan, discrepancy: float | None = No
     }
 
 
-def sparse_lines(solution: SparseSolution, tol: float, discrepancy: float | None = None) -> list[str]:
-    """How an ISTA run ended; `discrepancy` as in `LeastSquares.discrepancy`."""
+def sparse_lines(
+    solution: SparseSolution, tol: float, discrepancy: float | None = None, compressed: bool = False
+) -> list[str]:
+    """How an ISTA run ended; `discrepancy` and `compressed` as in `discrepancy_line`."""
     last = solution.records[-1]
     lines = [
         f"result      {solution.status.value} after {last.iteration} iterations: "
@@ -190,7 +189,7 @@ def sparse_lines(solution: SparseSolution, tol: float, discrepancy: float | None
         f"objective   {last.objective:.8g}, at most {last.gap:.4g} above the minimum",
     ]
     if discrepancy is not None:
-        lines.append(discrepancy_line(discrepancy))
+        lines.append(discrepancy_line(discrepancy, compressed=compressed))
     return lines
 
 

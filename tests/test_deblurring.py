@@ -144,6 +144,35 @@ def test_a_compressed_measurement(photo: Image, loaded: weights.LoadedDenoiser, 
     assert scores[1] > scores[0] + 0.5
 
 
+@pytest.mark.parametrize("boundary", list(BOUNDARIES))
+@pytest.mark.parametrize("data_term", ["envelope", "least-squares"])
+@pytest.mark.parametrize("ridge", [0.0, 0.01])
+def test_a_compressed_measurement_otherwise(
+    photo: Image, loaded: weights.LoadedDenoiser, boundary: str, data_term: str, ridge: float
+) -> None:
+    """In grey, at every boundary and for every data term."""
+    grey = photo.with_pixels(photo.pixels.mean(2, keepdims=True))
+    truth, y = measured(grey, 0.8)
+    file = compressed(y, grey, 60)
+    assert file.jpeg is not None
+    settings = {"data_term": data_term, "ridge": ridge, "tol": 1e-3}
+    choices = Choices(boundary=boundary, jpeg=file.jpeg, settings=settings)
+    deblurring = prepare_deblurring(to_tensor(file), KERNEL, loaded, choices)
+    deblurring.guarantee.require()
+    assert deblurring.guarantee.theorem == ("contraction" if ridge else "averaged-box")
+    end = deblurring.run()
+    assert end.violations == ()
+    if boundary == "free":
+        assert psnr_of(truth.numpy(), end.frame.numpy()) > psnr_of(truth.numpy(), y.numpy()) + 0.5
+
+
+def test_another_jpeg(photo: Image, loaded: weights.LoadedDenoiser) -> None:
+    """How a colour image was rounded says nothing of a grey one."""
+    jpeg = compressed(to_tensor(photo), photo, 60).jpeg
+    with pytest.raises(UsageError, match="3 components, but the image has 1"):
+        prepare_deblurring(to_tensor(photo)[:, :1], KERNEL, loaded, Choices(jpeg=jpeg))
+
+
 def test_patches_of_a_compressed_measurement(loaded: weights.LoadedDenoiser) -> None:
     """Blocks are where they are in the whole image: weighing a part of an image gives that part of it weighed."""
     image = read_image(SAMPLES / "coffee.png")

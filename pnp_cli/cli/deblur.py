@@ -73,13 +73,7 @@ def deblur(
             help="Take samples from 98% of white on as that bright or brighter, unless some are beyond white.",
         ),
     ] = True,
-    jpeg: Annotated[
-        bool,
-        typer.Option(
-            "--jpeg/--no-jpeg",
-            help="Weigh the frequencies of a JPEG file by how coarsely the file has rounded them.",
-        ),
-    ] = True,
+    jpeg: o.Jpeg = True,
     linear_light: k.LinearLight = False,
     continuation: Annotated[
         bool,
@@ -147,6 +141,7 @@ def deblur(
     from ..deblurring import Choices, prepare_deblurring
     from ..devices import describe_device
     from ..images import read_image
+    from ..light import to_light
     from ..metrics import psnr
     from ..operators import BlurCache
     from ..plugandplay import Settings
@@ -188,10 +183,11 @@ def deblur(
             raise InputError(
                 f"{reference}: the reference is {truth.kind}, but {name} is {image.kind}; crop or convert one of them"
             )
-        psf, description = choice.of(image)
+        y = to_tensor(image, place)
+        psf, description = choice.of(from_tensor(to_light(y), image) if linear_light else image)
         loaded = shelf.get(image.pixels.shape[2])
         own = replace(choices, jpeg=image.jpeg if jpeg else None)
-        deblurring = prepare_deblurring(to_tensor(image, place), psf, loaded, own, blurs)
+        deblurring = prepare_deblurring(y, psf, loaded, own, blurs)
         plan, count = deblurring.plan, deblurring.patches
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {deblurring.boundary} boundary", quiet)
         if deblurring.boundary != boundary:
@@ -205,8 +201,9 @@ def deblur(
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
         if linear_light:
             say(report.light_line(noise, noise * deblurring.slope), quiet)
-        if own.jpeg is not None:
-            say(report.compression_line(255 * own.jpeg.level, 255 * deblurring.level), quiet)
+        rounding = 255 * own.jpeg.level if own.jpeg is not None else None
+        if rounding is not None:
+            say(report.compression_line(rounding, 255 * deblurring.level), quiet)
         say(report.blur_line(plan.base.operator), quiet)
         if deblurring.clipped:
             say(report.clipping_line(deblurring.clipped, box), quiet)
@@ -221,7 +218,9 @@ def deblur(
             "weights_sha256": loaded.sha256,
             "noise": noise,
             "linear_light": linear_light,
-            "jpeg_error": 255 * own.jpeg.level if own.jpeg is not None else None,
+            "jpeg_error": rounding,
+            "level": 255 * deblurring.level,
+            "slope": deblurring.slope,
             "clipped": deblurring.clipped,
             "plan": report.guarantee_dict(plan.guarantee, plan.settings),
         }
@@ -242,7 +241,8 @@ def deblur(
             end = deblurring.run(note)
         if count > 1:
             say("of the patch with the largest relative residual:", quiet)
-        for line in report.solution_lines(end.solution, plan, end.discrepancy):
+        hint = "" if linear_light else " Was light blurred (--linear-light)?"
+        for line in report.solution_lines(end.solution, plan, end.discrepancy, hint):
             say(line, quiet)
         for violation in end.violations[:5]:
             say(f"{name}: VIOLATION {violation}")

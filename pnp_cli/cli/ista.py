@@ -42,6 +42,7 @@ def ista(
         ),
     ] = "auto",
     sigma: o.Sigma = "auto",
+    jpeg: o.Jpeg = True,
     fista: Annotated[
         bool, typer.Option("--fista/--no-fista", help="Accelerate with FISTA's momentum, restarted where it hinders.")
     ] = True,
@@ -111,15 +112,16 @@ def ista(
         fidelity = LeastSquares(operator, y)
         alpha = step if step is not None else 1 / fidelity.lipschitz
         limit = sparse_limit(fidelity.lipschitz, fista)
-        noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf, image.jpeg)
-        rounding = 255 * image.jpeg.level if image.jpeg is not None else 0.0
-        total = math.hypot(noise, rounding)
+        compression = image.jpeg if jpeg else None
+        noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf, compression)
+        rounding = 255 * compression.level if compression is not None else None
+        total = math.hypot(noise, rounding or 0.0)
         weight = given if given is not None or by_discrepancy else rule_gamma(total / 255)
         method = "FISTA" if fista else "ISTA"
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {boundary} boundary", quiet)
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
-        if rounding:
-            say(f"jpeg        errors of {rounding:.3g}; with the noise they count as {total:.3g}", quiet)
+        if rounding is not None:
+            say(report.compression_line(rounding, total), quiet)
         psi = basis if len(transforms) == 1 else f"{len(transforms)} shifts of {basis}"
         size = "gamma" if weight is None else f"{weight:.4g}"
         say(f"objective   1/2 |Kx - y|^2 + {size} |Psi x|_1, Psi = {psi}", quiet)
@@ -137,7 +139,7 @@ def ista(
             "basis": basis,
             "spin": len(transforms),
             "noise": noise,
-            "jpeg_error": rounding or None,
+            "jpeg_error": rounding,
             "gamma": weight,
             "method": method,
             "step": alpha,
@@ -168,7 +170,7 @@ def ista(
         if solution.status is Status.DIVERGED:
             raise DivergenceError("the iteration diverged, nothing was written; use an admissible step")
         discrepancy = fidelity.discrepancy(solution.value, total / 255)
-        for line in report.sparse_lines(solution, tol, discrepancy):
+        for line in report.sparse_lines(solution, tol, discrepancy, compressed=rounding is not None):
             say(line, quiet)
         fields["solution"] = report.sparse_dict(solution, discrepancy)
         failure = ""

@@ -64,7 +64,7 @@ LinearLight = Annotated[
     bool,
     typer.Option(
         "--linear-light/--no-linear-light",
-        help="The blur acts on the light, as in a camera, and the samples follow the sRGB curve: undo it first.",
+        help="Light was blurred, as in a camera, and samples follow the sRGB curve: undo it, and redo it at the end.",
     ),
 ]
 Picture = Annotated[

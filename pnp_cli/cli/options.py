@@ -96,6 +96,10 @@ Inputs = Annotated[
     list[str],
     typer.Argument(metavar="IN...", help="Image files, folders or globs; '-' is standard input.", show_default=False),
 ]
+Jpeg = Annotated[
+    bool,
+    typer.Option("--jpeg/--no-jpeg", help="Count what a JPEG file says of its rounding errors, beside the noise."),
+]
 Sigma = Annotated[
     str, typer.Option("--sigma", "-s", metavar="S", help="Noise level of the image on the 0-255 scale, or 'auto'.")
 ]
