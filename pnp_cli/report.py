@@ -125,7 +125,8 @@ def discrepancy_line(discrepancy: float, *, compressed: bool = False, hint: str 
     What compression has rounded to zero is explained too well by images without detail, so of a `compressed` image less
     than the noise is left. `hint` is for one of which more is left.
     """
-    verdict = f"noise {'and compression ' if compressed else ''}alone is left, as it should be"
+    rest = "noise and compression alone are left" if compressed else "noise alone is left"
+    verdict = f"{rest}, as it should be"
     if discrepancy < (EXPLAINED_OF_JPEG if compressed else EXPLAINED[0]):
         verdict = "LESS than noise is left: --sigma is too high, or the noise not white"
     elif discrepancy > EXPLAINED[1]:
