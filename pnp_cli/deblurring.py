@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -193,12 +192,12 @@ def prepare_deblurring(
     noise, jpeg = choices.noise, choices.jpeg
     if noise is None:
         noise = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel, jpeg) / rms_slope
-    level, matrix = (noise, None) if jpeg is None else _precision(jpeg, noise)
+    level, precision = (noise, None) if jpeg is None else _with_compression(noise, jpeg, y)
     settings = Settings.for_noise(
         bright_slope * level,
         denoiser.rules,
         kernel,
-        lipschitz=1.0 if matrix is None else max(1.0, float(np.linalg.eigvalsh(matrix)[-1])),
+        lipschitz=1.0 if precision is None else precision.norm,
         clip_level=clip_level if clipped else None,
         **choices.settings,
     )
@@ -213,12 +212,11 @@ def prepare_deblurring(
         part = y[:, :, rows, columns]
         operator = blurs(kernel, (part.shape[2], part.shape[3]), boundary_model(boundary))
         network = tiled(denoiser.network, operator.scene, choices.tile, y.device)
-        precision = None
-        if jpeg is not None and matrix is not None:
+        own = None
+        if jpeg is not None and precision is not None:
             left_out = (part >= settings.clip_level).any(1, keepdim=True) if settings.clip_level is not None else None
-            origin = jpeg.of_part(rows.start, columns.start).origin
-            precision = BlockPrecision(matrix, origin, left_out, device=part.device, dtype=part.dtype)
-        return plan_deblurring(part, operator, network, denoiser.certificate, settings, precision)
+            own = precision.at(jpeg.of_part(rows.start, columns.start).origin, left_out)
+        return plan_deblurring(part, operator, network, denoiser.certificate, settings, own)
 
     plan = plan_for(parts[0])
     return Deblurring(
@@ -237,15 +235,16 @@ def prepare_deblurring(
     )
 
 
-def _precision(jpeg: JpegRounding, noise: float) -> tuple[float, npt.NDArray[np.float64]]:
+def _with_compression(noise: float, jpeg: JpegRounding, y: Tensor) -> tuple[float, BlockPrecision]:
     """Level of white noise and JPEG's errors together, and its square times the inverse of their covariance.
 
-    That of the errors in a block; those of blocks with clipped samples are taken for white, of that level.
+    Errors of blocks that are left out later, because of clipped samples, are taken for white, of that level.
     """
     noise = max(noise, MIN_NOISE)
     level, covariance = math.hypot(noise, jpeg.level), jpeg.covariance()
     precision = level**2 * np.linalg.inv(covariance + noise**2 * np.eye(len(covariance)))
-    return level, (precision + precision.T) / 2
+    symmetric = (precision + precision.T) / 2
+    return level, BlockPrecision(symmetric, jpeg.origin, device=y.device, dtype=y.dtype)
 
 
 def _require_sense(y: Tensor, choices: Choices) -> None:

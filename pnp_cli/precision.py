@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -41,7 +43,14 @@ class BlockPrecision:
         self._double, self._matrix = matrix, torch.from_numpy(matrix).to(device, dtype)
         self._origin, self._side = origin, side
         self.norm = max(1.0, float(np.linalg.eigvalsh(matrix)[-1]))
-        self._left_out = None if left_out is None else self._blocks(left_out.to(dtype)).amax(2, keepdim=True) > 0
+        self._left_out = None if left_out is None else self._touched(left_out)
+
+    def at(self, origin: tuple[int, int], left_out: Tensor | None = None) -> BlockPrecision:
+        """The same matrix on another grid, and with other blocks left out."""
+        other = copy(self)
+        other._origin = origin
+        other._left_out = None if left_out is None else other._touched(left_out)
+        return other
 
     def __call__(self, r: Tensor) -> Tensor:
         """P r, (B, C, H, W)."""
@@ -69,6 +78,10 @@ class BlockPrecision:
             block = blocks[channel, :, :, channel] / s**2
             np.add.at(kernel, (rows[:, None, :, None], columns[None, :, None, :]), block)
         return torch.from_numpy(np.fft.rfft2(kernels).real.clip(0)).to(self._matrix)
+
+    def _touched(self, places: Tensor) -> Tensor:
+        """Which blocks hold one of the places (B, 1, H, W): (B, N, 1)."""
+        return self._blocks(places.to(self._matrix.dtype)).amax(2, keepdim=True) > 0
 
     def _grid(self, r: Tensor) -> tuple[int, int]:
         """Rows and columns of whole blocks."""

@@ -58,6 +58,15 @@ def test_blocks_that_are_left_out() -> None:
     torch.testing.assert_close(p(r), expected)
 
 
+def test_another_grid() -> None:
+    touched = torch.zeros(2, 1, *SIZE, dtype=torch.bool)
+    touched[0, 0, 2, 6] = True
+    (p, _), (expected, _), r = precise((0, 0)), precise(left_out=touched), image()
+    torch.testing.assert_close(p.at((1, 2), touched)(r), expected(r))
+    torch.testing.assert_close(p(r), precise((0, 0))[0](r))
+    assert p.at((1, 2)).norm == p.norm
+
+
 def test_an_image_smaller_than_a_block() -> None:
     p, r = precise((2, 2))[0], torch.randn(1, 2, 1, 4, dtype=torch.float64)
     torch.testing.assert_close(p(r), r)

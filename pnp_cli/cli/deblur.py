@@ -184,7 +184,8 @@ def deblur(
                 f"{reference}: the reference is {truth.kind}, but {name} is {image.kind}; crop or convert one of them"
             )
         y = to_tensor(image, place)
-        psf, description = choice.of(from_tensor(to_light(y), image) if linear_light else image)
+        blind = linear_light and choice.kernel is None  # what is estimated is estimated where the blur is linear
+        psf, description = choice.of(from_tensor(to_light(y), image) if blind else image)
         loaded = shelf.get(image.pixels.shape[2])
         own = replace(choices, jpeg=image.jpeg if jpeg else None)
         deblurring = prepare_deblurring(y, psf, loaded, own, blurs)
