@@ -1,32 +1,66 @@
-"""What deblurring gains by knowing how a JPEG file has rounded the image.
+"""What deblurring and denoising gain by knowing how a JPEG file has rounded the image.
 
     python -m benchmarks.compressed IMAGES KERNELS
+    python -m benchmarks.compressed IMAGES --sigma 0.5 5 15 25
 
 The images are blurred beyond the frame, noisy, and compressed by Pillow; as in `pnp deblur`, the noise level is
-estimated and nothing else set. "best white level" takes the pixels as they are, with the level of `--levels` that is
-best for each image, which nobody knows who has no truth to compare with.
+estimated and nothing else set. Without kernels they are not blurred and it is `pnp denoise`. "best white level" takes
+the pixels as they are, with the level of `--levels` that is best for each image, which nobody knows who has no truth
+to compare with.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from pnp_cli import Choices, prepare_deblurring, psnr, to_tensor, weights
+from pnp_cli import Choices, estimate_noise, prepare_deblurring, psnr, to_tensor, weights
 from pnp_cli.devices import choose_device
+from pnp_cli.images import Image
+from pnp_cli.jpeg import JpegRounding
+from pnp_cli.kernels import Kernel
 
 from .common import as_file, describe_machine, load_images, load_kernels, print_table
 from .deblurring import problem
 from .deblurring_rules import middle
 
+Method = Callable[[Image, Kernel, JpegRounding | None, float | None], Tensor]
+"""Restores a file, blurred by a kernel, with what is to be known of its rounding and a level of noise or None."""
+
+
+def deblurring(loaded: weights.LoadedDenoiser) -> Method:
+    """`pnp deblur` with nothing else set."""
+
+    def restore(file: Image, kernel: Kernel, jpeg: JpegRounding | None, level: float | None) -> Tensor:
+        end = prepare_deblurring(to_tensor(file), kernel, loaded, Choices(noise=level, jpeg=jpeg)).run()
+        if end.violations:
+            raise RuntimeError(end.violations[0])
+        return end.frame
+
+    return restore
+
+
+def denoising(loaded: weights.LoadedDenoiser) -> Method:
+    """`pnp denoise`."""
+
+    def restore(file: Image, kernel: Kernel, jpeg: JpegRounding | None, level: float | None) -> Tensor:
+        if level is None:
+            noise = estimate_noise(file.pixels, jpeg)
+            level = noise if jpeg is None else jpeg.level_with(noise)
+        return loaded.network.estimate(to_tensor(file), level)
+
+    return restore
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
-    parser.add_argument("kernels", type=Path)
+    parser.add_argument("kernels", type=Path, nargs="?", help="none for images that are not blurred")
     parser.add_argument("--every", type=int, default=6, help="every so-many-th image, each with the next kernel")
     parser.add_argument("--limit", type=int, help="the first so many of them")
     parser.add_argument("--crop", type=int, default=256, help="side of the part in the middle that is used")
@@ -36,7 +70,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     loaded = weights.load("conditioned")
-    psfs = load_kernels(arguments.kernels)
+    blurred = arguments.kernels is not None
+    psfs = load_kernels(arguments.kernels) if blurred else [np.ones((1, 1))]
+    restore = deblurring(loaded) if blurred else denoising(loaded)
     images = load_images(arguments.images, arguments.limit, arguments.every)
     print(f"{len(images)} images of {arguments.images.name}; {describe_machine(choose_device('cpu'))}\n")
     rows = []
@@ -48,20 +84,19 @@ def main() -> None:
                 scene, _, y = problem(middle(whole, arguments.crop), psf, "free", sigma / 255, seed=i)
                 truth = scene.clamp(0, 1).numpy()
                 file = as_file(y, quality)
-                y = to_tensor(file)
-                plain, weighed = Choices(), Choices(jpeg=file.jpeg)
-                known = [Choices(noise=level / 255) for level in arguments.levels]
-                values = [psnr(truth, y.numpy())]
-                for choices in (plain, weighed, *known):
-                    end = prepare_deblurring(y, psf, loaded, choices).run()
-                    if end.violations:
-                        raise RuntimeError(end.violations[0])
-                    values.append(psnr(truth, end.frame.numpy()))
-                scores.append([*values[:3], *([max(values[3:])] if known else [])])
+                results = [to_tensor(file), restore(file, psf, None, None), restore(file, psf, file.jpeg, None)]
+                values = [psnr(truth, result.clamp(0, 1).numpy()) for result in results]
+                known = [restore(file, psf, None, level / 255) for level in arguments.levels]
+                best = [max(psnr(truth, result.clamp(0, 1).numpy()) for result in known)] if known else []
+                scores.append(values + best)
             rows.append([f"{sigma:g}", f"{quality}", *(f"{value:.2f}" for value in np.mean(scores, axis=0))])
             print(" ".join(rows[-1]), flush=True)
     print()
-    header = ["σ", "JPEG quality", "PSNR blurred", "--no-jpeg", "deblur"]
+    header = [
+        "σ",
+        "JPEG quality",
+        *(["PSNR blurred", "--no-jpeg", "deblur"] if blurred else ["PSNR noisy", "--no-jpeg", "denoise"]),
+    ]
     print_table(header + (["best white level"] if arguments.levels else []), rows)
 
 

@@ -7,6 +7,7 @@ the errors are far from white, and larger than noise in most photographs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,11 @@ SIDE = 8
 WHITE = 0.5
 """Deviation of white errors that do as much harm, over that of the rounding errors: in photographs most coefficients
 are rounded to zero, and their errors are smaller. Found on validation images."""
+
+BLOTCHES = 0.4
+"""How much more a denoiser must remove where rounding has changed the noise in colour differences, over the rounding
+errors in these: what is left of it is as large as a block, and hard to tell from the scene. Found on validation images.
+"""
 
 YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 """From RGB to brightness and colour differences (ITU-T T.871)."""
@@ -69,6 +75,17 @@ class JpegRounding:
         Of those of the first component, which is the brightness if there are several.
         """
         return WHITE * float(np.sqrt(self._variances[0].mean()))
+
+    def level_with(self, noise: float) -> float:
+        """Level at which a denoiser is to work, [0, 1] scale, if the image had white noise before its compression.
+
+        Parameters
+        ----------
+        noise : standard deviation of that noise, [0, 1] scale; see `noise.estimate_noise`.
+        """
+        coarseness = float(np.sqrt(self._variances[1:].mean())) if self.luminous else 0.0
+        blotches = min(max(noise - self.level, 0.0), coarseness)
+        return math.hypot(noise + BLOTCHES * blotches, self.level)
 
     @property
     def _variances(self) -> Matrix:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .jpeg import JpegRounding
+from .jpeg import SIDE, JpegRounding
 from .kernels import Kernel, mtf
 
 MIN_NOISE = 0.5 / 255
@@ -43,6 +43,21 @@ FLAT_SHARE, FEWEST_BLOCKS = 0.05, 4
 NOT_WHITE = 1.2
 """Ratio of levels that neither white noise nor what is left of a scene reaches."""
 
+MOST_JPEG_BLOCKS, FEWEST_JPEG_BLOCKS, JPEG_FLAT_SHARE = 50_000, 64, 0.05
+"""About how many blocks of a JPEG file are used, the least number of them, and the share that counts as flat."""
+
+NEARLY_CLIPPED = 0.02
+"""So near to black or white, compression leaves samples that were clipped."""
+
+BAND = 3
+"""Frequencies of a block, vertical plus horizontal, that are taken together."""
+
+MULTIPLES = 6
+"""Multiples of a step that are told apart; larger ones count as this one."""
+
+LEVELS = np.geomspace(0.05, 150, 400) / 255
+"""Levels of noise that are compared, [0, 1] scale."""
+
 
 def add_gaussian_noise(
     pixels: npt.NDArray[np.float32], sigma: float, seed: int | Sequence[int]
@@ -63,10 +78,11 @@ def add_gaussian_noise(
     return pixels + np.float32(sigma) * generator.standard_normal(pixels.shape, dtype=np.float32)
 
 
-def estimate_noise(pixels: npt.NDArray[np.float32]) -> float:
+def estimate_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = None) -> float:
     """Standard deviation of white noise in an image (H, W, C), [0, 1] scale: mean over the channels that vary.
 
-    0 if none does, or a side is shorter than 3 pixels.
+    0 if none does, or a side is shorter than 3 pixels. If it is known how the image was compressed
+    (`images.Image.jpeg`), that of the noise before compression: see `_noise_before_compression`.
 
     The colours of a scene vary together, so small patches of a colour image fill a part of their space only, and the
     noise is what fills the rest: see `_noise_floor`. The patches of a plane do so where there is little texture: see
@@ -77,6 +93,9 @@ def estimate_noise(pixels: npt.NDArray[np.float32]) -> float:
     varying = [plane for plane in planes if np.ptp(plane) > 0]
     if not varying or min(pixels.shape[:2]) < 3:
         return 0.0
+    before = _noise_before_compression(pixels, jpeg) if jpeg is not None else None
+    if before is not None:
+        return before
     if len(varying) == 3:
         level, flatness = _noise_floor(pixels)
         if level >= LEAST_FLOOR and flatness >= LEAST_FLATNESS:
@@ -188,6 +207,49 @@ def _flattest_blocks(plane: npt.NDArray[np.float32]) -> float:
     return math.sqrt(float(variance[:count].mean()) / expected)
 
 
+def _noise_before_compression(pixels: npt.NDArray[np.float32], jpeg: JpegRounding) -> float | None:
+    """Level of the white noise in an image (H, W, C) before it was compressed; None for images of too few blocks.
+
+    In flat blocks the coefficients of the brightness are noise, rounded to multiples of known steps. How often each
+    multiple occurs has a likelihood for every level of noise, and the largest level counts that is half as likely as
+    the likeliest: there is one even where all are zero. Blocks are flat by their lower frequencies, of which white
+    noise at the higher ones is independent. Texture only adds to the level, so the least of all bands of frequencies
+    counts. Blocks that come near black or white are left out if there are enough others.
+    """
+    from scipy.fft import dctn
+    from scipy.special import ndtr
+
+    (row, column), brightness = jpeg.origin, jpeg.components[0]
+    rows, columns = (pixels.shape[0] - row) // SIDE, (pixels.shape[1] - column) // SIDE
+    step = max(1, math.ceil(math.sqrt(rows * columns / MOST_JPEG_BLOCKS)))
+    tiles = pixels[row : row + SIDE * rows, column : column + SIDE * columns].reshape(rows, SIDE, columns, SIDE, -1)
+    blocks = (tiles[::step, :, ::step] @ brightness).swapaxes(1, 2).reshape(-1, SIDE, SIDE)
+    if len(blocks) < FEWEST_JPEG_BLOCKS:
+        return None
+    free = ((blocks > NEARLY_CLIPPED) & (blocks < 1 - NEARLY_CLIPPED)).all((1, 2))
+    blocks = blocks[free] if free.sum() >= FEWEST_JPEG_BLOCKS else blocks
+
+    steps, diagonal = jpeg.steps[0].ravel(), np.add.outer(np.arange(SIDE), np.arange(SIDE)).ravel()
+    multiples = np.abs(np.round(dctn(blocks, axes=(1, 2), norm="ortho").reshape(len(blocks), -1) / steps))
+    power = np.square(multiples * steps * diagonal)
+    multiples = np.minimum(multiples, MULTIPLES)
+    # For levels, multiples and frequencies: the probability of that multiple or a larger one, of either sign.
+    edges = (np.arange(1, MULTIPLES + 1)[:, None] - 0.5) * steps
+    beyond = 2 * ndtr(-edges / LEVELS[:, None, None])
+    beyond = np.concatenate([np.ones_like(beyond[:, :1]), beyond, np.zeros_like(beyond[:, :1])], axis=1)
+    likelihood = np.log(np.maximum(beyond[:, :-1] - beyond[:, 1:], np.finfo(float).tiny))
+
+    found, count = [], max(FEWEST_JPEG_BLOCKS // 4, round(JPEG_FLAT_SHARE * len(blocks)))
+    for least in range(2, 2 * SIDE - BAND):
+        texture = power[:, diagonal < least].sum(axis=1)
+        flat = multiples[texture <= np.partition(texture, count - 1)[count - 1]]
+        band = (diagonal >= least) & (diagonal < least + BAND)
+        counts = np.stack([(flat[:, band] == multiple).sum(axis=0) for multiple in range(MULTIPLES + 1)])
+        total = np.tensordot(likelihood[:, :, band], counts)
+        found.append(LEVELS[np.flatnonzero(total >= total.max() - np.log(2))[-1]])
+    return float(min(found) / np.linalg.norm(brightness))
+
+
 def estimate_noise_under_blur(
     pixels: npt.NDArray[np.float32], kernel: Kernel, jpeg: JpegRounding | None = None
 ) -> float:
@@ -199,14 +261,10 @@ def estimate_noise_under_blur(
     the channels that vary; a twentieth is a compromise between scatter and bias (`benchmarks.noise_level`). JPEG
     compression removes noise at high frequencies first, so the quarter of lowest frequency counts where it holds more
     by `NOT_WHITE`; even that is then a lower bound. If it is known how the image was compressed (`images.Image.jpeg`),
-    the noise is read from its brightness alone, since compression removes more of the noise in colour.
-
-    Images that are smaller than the kernel, or than 8 pixels on a side, are measured by `estimate_noise`.
+    or if it is smaller than the kernel, or than 8 pixels on a side, it is measured by `estimate_noise`.
     """
-    if jpeg is not None and jpeg.luminous:
-        brightness = jpeg.components[0].astype(np.float32)
-        plane = (pixels @ brightness)[:, :, None]
-        return estimate_noise_under_blur(plane, kernel) / float(np.linalg.norm(brightness))
+    if jpeg is not None:
+        return estimate_noise(pixels, jpeg)
     height, width = pixels.shape[:2]
     if min(height, width) < 8 or kernel.shape[0] > height or kernel.shape[1] > width:
         return estimate_noise(pixels)

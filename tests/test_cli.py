@@ -17,7 +17,7 @@ import tifffile
 from scipy.ndimage import gaussian_filter
 
 from pnp_cli import read_image, to_tensor, weights
-from pnp_cli.images import Image, write_image
+from pnp_cli.images import Image, encode_image, write_image
 
 from .conftest import Run
 from .helpers import installed_command, psnr_of, small_network
@@ -229,6 +229,23 @@ def test_denoise_estimates_the_noise(pnp: Run, photo: Image, tmp_path: Path) -> 
     assert json.loads(result.stdout)["sigma"] == pytest.approx(20, rel=0.2)
     restored = read_image(tmp_path / "clean.tif")
     assert psnr_of(photo.pixels, restored.pixels) > psnr_of(photo.pixels, noisy.pixels) + 4
+
+
+def test_denoise_of_a_jpeg_file(pnp: Run, photo: Image, tmp_path: Path) -> None:
+    """The noise before compression and the rounding count, unless --no-jpeg or a level is given."""
+    noisy = photo.with_pixels(photo.pixels + np.random.default_rng(0).normal(0, 20 / 255, photo.pixels.shape))
+    (tmp_path / "noisy.jpg").write_bytes(encode_image(noisy, "JPEG", quality=80))
+    levels = []
+    for extra in ((), ("--no-jpeg",), ("--sigma", 12)):
+        target = tmp_path / f"{len(levels)}.png"
+        fields = json.loads(pnp("denoise", tmp_path / "noisy.jpg", "-o", target, "--json", *extra).stdout)
+        assert (fields["jpeg_error"] is None) == bool(extra)
+        levels.append(fields["sigma"])
+    assert 20 < levels[0] < 30
+    assert levels[1] < 15
+    assert levels[2] == 12
+    counted, plain = (psnr_of(photo.pixels, read_image(tmp_path / f"{i}.png").pixels) for i in (0, 1))
+    assert counted > plain + 2
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,21 @@ def test_covariance_is_that_of_the_errors() -> None:
     assert variances.max() < 1.4
 
 
+def test_level_for_a_denoiser() -> None:
+    """At least that of noise and errors together; more in colour, where compression has changed the noise."""
+    grey, colour = (compress(noise(16, 16, *shape), quality=80).jpeg for shape in ((), (3,)))
+    assert grey is not None
+    assert colour is not None
+    assert grey.level_with(0) == grey.level
+    assert colour.level_with(0) == colour.level
+    last = 0.0
+    for level in np.linspace(0.001, 0.2, 30):
+        assert grey.level_with(level) == pytest.approx(np.hypot(level, grey.level))
+        assert np.hypot(level, colour.level) <= colour.level_with(level) <= np.hypot(1.4 * level, colour.level)
+        assert colour.level_with(level) > last
+        last = colour.level_with(level)
+
+
 def test_what_has_no_rounding() -> None:
     buffer = io.BytesIO()
     Pillow.fromarray(noise(16, 16, 3)).save(buffer, "PNG")

@@ -19,6 +19,7 @@ from .shared import takes
 def denoise(
     context: typer.Context,
     sigma: o.Sigma = "auto",
+    jpeg: o.Jpeg = True,
     weights: o.Weights = "conditioned",
     repeat: Annotated[
         int, typer.Option("--repeat", metavar="N", min=1, help="Apply the denoiser N times and report every residual.")
@@ -36,6 +37,8 @@ def denoise(
     With conditioned weights in two passes: the plain network makes a first estimate, from which the thresholds of
     the second pass are computed. For that frozen reference the second pass is averaged; the composite is not known
     to be nonexpansive. With --weights huber all of it is.
+
+    Of a JPEG file the level that is estimated counts its rounding errors, too; a given one is taken as it is.
 
     Example: pnp denoise noisy.png -o clean.png --sigma 25
     """
@@ -70,11 +73,17 @@ def denoise(
         network = tiled(loaded.network, image.size, side, place)
         network = Ensemble(network) if ensemble else network
         two_passes = network.takes_reference
-        value = level if level is not None else 255 * estimate_noise(image.pixels)
-        origin = "given" if level is not None else "estimated"
+        value, origin, rounding = level, "given", None
+        if value is None:
+            compression = image.jpeg if jpeg else None
+            noise, origin = estimate_noise(image.pixels, compression), "estimated"
+            value = 255 * (noise if compression is None else compression.level_with(noise))
+            rounding = 255 * compression.level if compression is not None else None
         # The iterates are not projected, so the map is the network itself.
         checks = RunningChecks(certificate.alpha, box=None) if certificate.averaged else None
         say(f"{name}: sigma {value:.4g} (0-255 scale, {origin})", quiet)
+        if rounding is not None:
+            say(report.compression_line(rounding, value), quiet)
         for line in report.denoiser_lines(loaded.name, certificate, two_passes):
             say(line, quiet)
         fields = {
@@ -85,6 +94,7 @@ def denoise(
             "alpha": certificate.alpha,
             "sigma": value,
             "sigma_origin": origin,
+            "jpeg_error": rounding,
             "ensemble": ensemble,
         }
         if files.dry_run:
