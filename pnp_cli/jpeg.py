@@ -116,6 +116,8 @@ def rounding_of(picture: Any) -> JpegRounding | None:
         stored = [(h, v, np.array(tables[table], float).reshape(SIDE, SIDE)) for _, h, v, table in layers]
     except (KeyError, ValueError, TypeError):
         return None
+    if not all(table.all() for _, _, table in stored):
+        return None  # a step of zero, which some decoders accept
     widest, highest = max(h for h, _, _ in stored), max(v for _, v, _ in stored)
     steps = []
     for h, v, table in stored:

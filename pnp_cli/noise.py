@@ -221,11 +221,11 @@ def _noise_before_compression(pixels: npt.NDArray[np.float32], jpeg: JpegRoundin
 
     (row, column), brightness = jpeg.origin, jpeg.components[0]
     rows, columns = (pixels.shape[0] - row) // SIDE, (pixels.shape[1] - column) // SIDE
-    step = max(1, math.ceil(math.sqrt(rows * columns / MOST_JPEG_BLOCKS)))
+    if min(rows, columns) < 1 or rows * columns < FEWEST_JPEG_BLOCKS:
+        return None
+    step = math.ceil(math.sqrt(rows * columns / MOST_JPEG_BLOCKS))
     tiles = pixels[row : row + SIDE * rows, column : column + SIDE * columns].reshape(rows, SIDE, columns, SIDE, -1)
     blocks = (tiles[::step, :, ::step] @ brightness).swapaxes(1, 2).reshape(-1, SIDE, SIDE)
-    if len(blocks) < FEWEST_JPEG_BLOCKS:
-        return None
     free = ((blocks > NEARLY_CLIPPED) & (blocks < 1 - NEARLY_CLIPPED)).all((1, 2))
     blocks = blocks[free] if free.sum() >= FEWEST_JPEG_BLOCKS else blocks
 

@@ -148,6 +148,11 @@ def test_what_has_no_rounding() -> None:
     buffer = io.BytesIO()
     Pillow.fromarray(noise(16, 16, 4), "CMYK").save(buffer, "JPEG")
     assert read_image(buffer.getvalue()).jpeg is None
+    buffer = io.BytesIO()
+    Pillow.fromarray(noise(16, 16)).save(buffer, "JPEG")
+    start = buffer.getvalue().index(b"\xff\xdb") + 5
+    damaged = buffer.getvalue()[:start] + b"\0" + buffer.getvalue()[start + 1 :]
+    assert read_image(damaged).jpeg is None, "a step of zero"
     image = compress(noise(16, 16))
     assert image.jpeg is not None
     assert image.for_output("uint16").jpeg is image.jpeg

@@ -106,6 +106,15 @@ def test_compression_alone_is_no_noise() -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (7, 300, 1), (40, 40, 3)])
+def test_small_jpeg_files(shape: tuple[int, int, int]) -> None:
+    """With too few blocks, or parts that hold none at all, the pixels tell."""
+    pixels, jpeg = compressed(np.random.default_rng(0).normal(128, 9, shape), 90)
+    assert estimate_noise(pixels, jpeg) == estimate_noise(pixels)
+    part = pixels[:4, :4]
+    assert estimate_noise(part, jpeg.of_part(3, 3)) == estimate_noise(part)
+
+
 def test_images_without_noise_or_size() -> None:
     kernel = kernels.motion(3, 0)
     assert estimate_noise_under_blur(np.full((32, 32, 3), 0.3), kernel) == 0
