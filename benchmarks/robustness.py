@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pnp_cli import psnr, weights
+from pnp_cli import Polyphase, psnr, weights
 from pnp_cli.data import load_folders, to_grey
 from pnp_cli.devices import choose_device
 
@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", default=["huber", "conditioned", "dncnn"])
     parser.add_argument("--every", type=int, default=6, help="every so many-th image")
     parser.add_argument("--grey", action="store_true", help="the luma of the images")
+    parser.add_argument("--correlation", type=int, default=1, help="as that of `pnp denoise`")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
 
@@ -141,6 +142,7 @@ def main() -> None:
     restorers: dict[str, Restore] = {}
     for name in arguments.weights:
         network = weights.load(name, device).network
+        network = Polyphase(arguments.correlation, network) if arguments.correlation > 1 else network
         restorers[name] = lambda x, s, n=network: n.estimate(x, s)  # type: ignore[misc]
     rows = []
     for name, restore in {"noisy": lambda x, _: x, **restorers}.items():

@@ -28,6 +28,7 @@ from .noise import estimate_noise_under_blur as estimate_noise_under_blur
 from .operators import Blur as Blur
 from .plugandplay import Settings as Settings
 from .plugandplay import plan_deblurring as plan_deblurring
+from .polyphase import Polyphase as Polyphase
 from .presets import PRESETS as PRESETS
 from .proximal import MoreauEnvelope as MoreauEnvelope
 from .proximal import ProximalMap as ProximalMap

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from .conditioned import Conditioned, ConditionedNetwork, SelfReferenced
 from .denoisers import Ensemble, EulerNetwork
 from .layers import EulerStep
+from .polyphase import Polyphase
 from .tiling import Tiled
 
 ROUNDING = 1 + 1e-9
@@ -181,9 +182,9 @@ def certify(network: nn.Module, *, grid: int = 64, lower: bool = False) -> Certi
 
     Parameters
     ----------
-    network : a network of `denoisers` or `conditioned`; an `Ensemble` or `Tiled` one is as averaged as the network
-        in it. The certificate of a `ConditionedNetwork` covers the network as it is called (the plain one) and every
-        operator that its `condition` returns, whatever the reference.
+    network : a network of `denoisers` or `conditioned`; an `Ensemble`, `Polyphase` or `Tiled` one is as averaged as
+        the network in it. The certificate of a `ConditionedNetwork` covers the network as it is called (the plain one)
+        and every operator that its `condition` returns, whatever the reference.
     grid : frequencies per axis of the norm bound; more where a kernel needs it.
     lower : also compute the power-iteration lower bounds (slower; only informative).
 
@@ -195,7 +196,7 @@ def certify(network: nn.Module, *, grid: int = 64, lower: bool = False) -> Certi
     """
     if isinstance(network, Tiled | SelfReferenced):
         return certify(network.denoiser, grid=grid, lower=lower)
-    if isinstance(network, Ensemble):
+    if isinstance(network, Ensemble | Polyphase):
         members = {id(getattr(member, "network", member)): member for member in network.denoisers}.values()
         certificates = [certify(member, grid=grid, lower=lower) for member in members]
         return max(certificates, key=lambda c: (not c.averaged, c.alpha))

@@ -17,6 +17,9 @@ MIN_NOISE = 0.5 / 255
 PATCH, MOST_PATCHES = 5, 50_000
 """Side of the patches of a colour image, and about how many are used."""
 
+LEAST_CORRELATED, CORRELATED = 2 / 255, 2.0
+"""From this level on, noise that is so many times as large at every second pixel seems correlated."""
+
 LEAST_FLOOR, LEAST_FLATNESS = 1 / 255, 0.8
 """Below these the noise in colour is that of rounding, or not white: noisy JPEG files have flatnesses of 0.4 to 0.95,
 with levels near that of rounding where it is high; white noise has 0.85 and more."""
@@ -101,6 +104,25 @@ def estimate_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = 
         if level >= LEAST_FLOOR and flatness >= LEAST_FLATNESS:
             return level
     return sum(_level_of_plane(plane) for plane in varying) / len(varying)
+
+
+def estimate_noise_of_phases(pixels: npt.NDArray[np.float32], stride: int) -> float:
+    """Standard deviation of noise in an image (H, W, C) that is white at every stride-th pixel; see `polyphase`.
+
+    Mean over the phases, each measured by `estimate_noise`; [0, 1] scale.
+    """
+    from .polyphase import phases_of
+
+    phases = phases_of(pixels.shape[0], pixels.shape[1], stride)
+    return sum(estimate_noise(pixels[rows, columns]) for rows, columns in phases) / len(phases)
+
+
+def seems_correlated(pixels: npt.NDArray[np.float32], level: float) -> bool:
+    """Whether an image (H, W, C) seems to hold noise that neighbouring pixels share, `level` what is taken for white.
+
+    That of every second pixel is larger then. So is that of fine texture in grey, and in clean images of any colours.
+    """
+    return level >= LEAST_CORRELATED and estimate_noise_of_phases(pixels, 2) >= CORRELATED * level
 
 
 def _level_of_plane(plane: npt.NDArray[np.float32]) -> float:

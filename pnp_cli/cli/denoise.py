@@ -30,6 +30,17 @@ def denoise(
             "--ensemble", help="Mean over the 8 flips and rotations: better, 8 times slower, same certificate."
         ),
     ] = False,
+    correlation: Annotated[
+        int,
+        typer.Option(
+            "--correlation",
+            metavar="N",
+            min=1,
+            max=8,
+            help="Distance in pixels from which on the noise is independent: 1 for white noise, 2 or 3 for images that "
+            "were demosaicked, resized or scanned.",
+        ),
+    ] = 1,
     tile: o.Tile = "auto",
 ) -> None:
     """Remove Gaussian noise from images.
@@ -38,7 +49,8 @@ def denoise(
     the second pass are computed. For that frozen reference the second pass is averaged; the composite is not known
     to be nonexpansive. With --weights huber all of it is.
 
-    Of a JPEG file the level that is estimated counts its rounding errors, too; a given one is taken as it is.
+    Noise that neighbouring pixels share is taken for detail, unless --correlation says so. Of a JPEG file the level
+    that is estimated counts its rounding errors, too; a given one is taken as it is.
 
     Example: pnp denoise noisy.png -o clean.png --sigma 25
     """
@@ -57,7 +69,8 @@ def denoise(
     from ..denoisers import Ensemble
     from ..devices import describe_device
     from ..images import Image
-    from ..noise import estimate_noise
+    from ..noise import estimate_noise, estimate_noise_of_phases, seems_correlated
+    from ..polyphase import Polyphase
     from ..solvers import fixed_point
     from ..tensors import from_tensor, to_tensor
     from ..tiling import tiled
@@ -70,15 +83,21 @@ def denoise(
     def work(image: Image, name: str) -> Outcome:
         loaded = shelf.get(image.pixels.shape[2])
         certificate = loaded.certificate
-        network = tiled(loaded.network, image.size, side, place)
+        height, width = (-(-n // correlation) for n in image.size)
+        network = tiled(loaded.network, (height, width), side, place)
         network = Ensemble(network) if ensemble else network
+        network = Polyphase(correlation, network) if correlation > 1 else network
         two_passes = network.takes_reference
         value, origin, rounding = level, "given", None
-        if value is None:
+        if value is None and correlation > 1:
+            value, origin = 255 * estimate_noise_of_phases(image.pixels, correlation), "estimated"
+        elif value is None:
             compression = image.jpeg if jpeg else None
             noise, origin = estimate_noise(image.pixels, compression), "estimated"
             value = 255 * (noise if compression is None else compression.level_with(noise))
             rounding = 255 * compression.level if compression is not None else None
+            if seems_correlated(image.pixels, noise):
+                say(f"{name}: if noise is left, it is correlated between pixels; try --correlation 2", quiet)
         # The iterates are not projected, so the map is the network itself.
         checks = RunningChecks(certificate.alpha, box=None) if certificate.averaged else None
         say(f"{name}: sigma {value:.4g} (0-255 scale, {origin})", quiet)
@@ -95,6 +114,7 @@ def denoise(
             "sigma": value,
             "sigma_origin": origin,
             "jpeg_error": rounding,
+            "correlation": correlation,
             "ensemble": ensemble,
         }
         if files.dry_run:

@@ -1,0 +1,86 @@
+"""Denoising by phases: an orthogonal split, so as averaged as the denoiser, and for noise that neighbours share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import uniform_filter
+
+from pnp_cli import Ensemble, Polyphase, Tiled, UsageError, certify, estimate_noise, read_image
+from pnp_cli.images import Image, write_image
+from pnp_cli.noise import estimate_noise_of_phases, seems_correlated
+
+from .conftest import Run
+from .helpers import psnr_of, small_conditioned, small_network, steepest
+
+
+def shared_noise(shape: tuple[int, ...], level: float) -> np.ndarray:
+    """Noise that is the same for all images, smoothed over 2 × 2 pixels, [0, 1] scale."""
+    smooth = uniform_filter(np.random.default_rng(0).normal(size=shape), (2, 2, 1), mode="wrap")
+    return np.asarray(level / 255 * smooth / smooth.std(), np.float32)
+
+
+@pytest.mark.parametrize("size", [(40, 41), (1, 9), (3, 2), (1, 1)])
+@pytest.mark.parametrize("stride", [2, 3])
+def test_every_phase_is_denoised_by_itself(size: tuple[int, int], stride: int) -> None:
+    network = small_conditioned()
+    x, y = torch.rand(2, 2, 3, *size)
+    whole, operator = Polyphase(stride, network), Polyphase(stride, network).condition(y, 0.1)
+    for row in range(min(stride, size[0])):
+        for column in range(min(stride, size[1])):
+            phase, reference = x[:, :, row::stride, column::stride], y[:, :, row::stride, column::stride]
+            torch.testing.assert_close(whole(x, 0.1)[:, :, row::stride, column::stride], network(phase, 0.1))
+            expected = network.condition(reference, 0.1)(phase, 0.1)
+            torch.testing.assert_close(operator(x, 0.1)[:, :, row::stride, column::stride], expected)
+
+
+def test_it_is_as_averaged_as_the_denoiser() -> None:
+    network = small_network()
+    assert certify(Polyphase(2, network)) == certify(network)
+    x = torch.rand(1, 3, 21, 22, dtype=torch.float64)
+    assert steepest(Polyphase(2, network.double()), x, 0.2) <= 1
+    operator = Polyphase(2, small_conditioned().double()).condition(torch.rand_like(x), 0.2)
+    assert steepest(operator, x, 0.2) <= 1
+
+
+def test_with_tiles_and_symmetries() -> None:
+    """Both inside; tiles have other phases, so they are not outside."""
+    network = small_conditioned().double()
+    x = torch.rand(1, 3, 90, 131, dtype=torch.float64)
+    expected = Polyphase(2, network).estimate(x, 0.1)
+    torch.testing.assert_close(Polyphase(2, Tiled.of(network, 32)).estimate(x, 0.1), expected, rtol=0, atol=1e-12)
+    turned = Polyphase(2, Ensemble(network)).estimate(x, 0.1)[:, :, ::2, ::2]
+    torch.testing.assert_close(turned, Ensemble(network).estimate(x[:, :, ::2, ::2], 0.1))
+    with pytest.raises(UsageError, match="tile the denoiser in it"):
+        Tiled.of(Polyphase(2, network), 32)
+
+
+def test_the_level_of_shared_noise(photo: Image) -> None:
+    noisy = photo.pixels + shared_noise(photo.pixels.shape, 20)
+    assert 255 * estimate_noise(noisy) < 12
+    assert 255 * estimate_noise_of_phases(noisy, 2) == pytest.approx(20, rel=0.1)
+    assert seems_correlated(noisy, estimate_noise(noisy))
+    white = photo.pixels + np.random.default_rng(0).normal(0, 20 / 255, photo.pixels.shape)
+    assert not seems_correlated(white, estimate_noise(white))
+    assert estimate_noise_of_phases(np.full((1, 1, 3), 0.5, np.float32), 2) == 0
+
+
+def test_the_command(pnp: Run, photo: Image, tmp_path: Path) -> None:
+    """Shared noise stays without the option, which is said; with it the noise goes."""
+    noisy = photo.with_pixels(photo.pixels + shared_noise(photo.pixels.shape, 20))
+    write_image(replace(noisy, depth="float32"), tmp_path / "noisy.tif")
+    scores = []
+    for n in (1, 2):
+        target = tmp_path / f"{n}.tif"
+        result = pnp("denoise", tmp_path / "noisy.tif", "-o", target, "--correlation", n, "--json")
+        assert result.returncode == 0
+        assert json.loads(result.stdout)["correlation"] == n
+        assert (b"try --correlation 2" in result.stderr) == (n == 1)
+        scores.append(psnr_of(photo.pixels, read_image(target).pixels))
+    assert scores[1] > scores[0] + 3
+    assert pnp("denoise", tmp_path / "noisy.tif", "--correlation", 0).returncode == 2
