@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,7 +18,13 @@ from .errors import DivergenceError, UsageError
 from .jpeg import JpegRounding
 from .kernels import Kernel
 from .light import slope, to_light, to_samples
-from .noise import MIN_NOISE, estimate_noise_under_blur
+from .noise import (
+    MIN_NOISE,
+    correlation_under_blur,
+    estimate_noise_of_phases,
+    estimate_noise_under_blur,
+    white_level,
+)
 from .operators import BlurCache
 from .patches import Window, choose_patch, least_overlap, restore_by_patches, windows
 from .plugandplay import CLIP_LEVEL, Plan, Settings, plan_deblurring
@@ -42,6 +49,8 @@ class Choices:
     patch : longest side that is restored whole, in pixels; 0 for any, None by the free memory.
     jpeg : how a JPEG file has rounded the image, `images.Image.jpeg` (of a part of it: `of_part`); None takes its
         pixels as they are.
+    correlation : distance in pixels from which on the noise is independent, 1 for white noise; None finds it out, see
+        `noise.correlation_under_blur`. Noise that is not white counts as more, see `noise.white_level`.
     linear_light : whether the blur acted on the light, and the samples follow the sRGB curve; see `light`. Then the
         light is restored, with noise and JPEG errors taken for as large everywhere as they are where it is bright.
     tile : side of the tiles of the denoiser, in pixels; 0 for none, None by the free memory.
@@ -54,6 +63,7 @@ class Choices:
     clipped: bool = True
     patch: int | None = None
     jpeg: JpegRounding | None = None
+    correlation: int | None = None
     linear_light: bool = False
     tile: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -87,7 +97,8 @@ class Deblurring:
     ----------
     y : measurement (1, C, H, W), values nominally in [0, 1]; the light, if that is what was blurred.
     noise : standard deviation of the noise in the samples, given or estimated, [0, 1] scale.
-    level : standard deviation of the noise and the errors of JPEG compression together, the latter in brightness.
+    correlation : distance in pixels from which on the noise is independent, given or found out.
+    level : standard deviation of white noise that the noise and the errors of JPEG compression together count as.
     slope : how many times as large both are in y, root mean square; 1 without `linear_light`.
     linear_light : see `Choices`.
     clipped : share of its samples that count as clipped.
@@ -99,6 +110,7 @@ class Deblurring:
 
     y: Tensor
     noise: float
+    correlation: int
     level: float
     slope: float
     linear_light: bool
@@ -182,6 +194,7 @@ def prepare_deblurring(
     _require_sense(y, choices)
     blurs = blurs or BlurCache(y.device)
     size = (y.shape[2], y.shape[3])
+    correlation = choices.correlation or correlation_under_blur(_pixels(y), choices.jpeg)
     clip_level, white = CLIP_LEVEL, (y >= CLIP_LEVEL) if choices.clipped and float(y.max()) <= 1 else None
     clipped = float(white.float().mean()) if white is not None else 0.0
     rms_slope = bright_slope = 1.0
@@ -191,8 +204,13 @@ def prepare_deblurring(
         clip_level, y = float(to_light(torch.tensor(CLIP_LEVEL, dtype=y.dtype))), to_light(y)
     noise, jpeg = choices.noise, choices.jpeg
     if noise is None:
-        noise = estimate_noise_under_blur(y[0].permute(1, 2, 0).cpu().numpy(), kernel, jpeg) / rms_slope
-    level, precision = (noise, None) if jpeg is None else _with_compression(noise, jpeg, y)
+        if correlation > 1:
+            noise = estimate_noise_of_phases(_pixels(y), correlation) / rms_slope
+        else:
+            noise = estimate_noise_under_blur(_pixels(y), kernel, jpeg) / rms_slope
+    level, precision = white_level(noise, correlation), None
+    if jpeg is not None:
+        level, precision = _with_compression(level, jpeg, y)
     settings = Settings.for_noise(
         bright_slope * level,
         denoiser.rules,
@@ -222,6 +240,7 @@ def prepare_deblurring(
     return Deblurring(
         y=y,
         noise=noise,
+        correlation=correlation,
         level=level,
         slope=rms_slope,
         linear_light=choices.linear_light,
@@ -233,6 +252,11 @@ def prepare_deblurring(
         plan=plan,
         _plan_for=plan_for,
     )
+
+
+def _pixels(y: Tensor) -> npt.NDArray[np.float32]:
+    """A measurement as an image, (H, W, C)."""
+    return np.asarray(y[0].permute(1, 2, 0).cpu())
 
 
 def _with_compression(noise: float, jpeg: JpegRounding, y: Tensor) -> tuple[float, BlockPrecision]:
@@ -254,6 +278,8 @@ def _require_sense(y: Tensor, choices: Choices) -> None:
         raise UsageError(f"the JPEG file had {len(choices.jpeg.steps)} components, but the image has {y.shape[1]}")
     if choices.noise is not None and not 0 <= choices.noise <= 1:
         raise UsageError(f"the noise level must be on the [0, 1] scale, not {choices.noise:g}")
+    if choices.correlation is not None and choices.correlation < 1:
+        raise UsageError(f"the correlation must be a distance of 1 pixel or more, not {choices.correlation}")
     known = {entry.name for entry in fields(Settings)} - {"clip_level"}
     unknown = choices.settings.keys() - known
     if unknown:

@@ -20,6 +20,13 @@ PATCH, MOST_PATCHES = 5, 50_000
 LEAST_CORRELATED, CORRELATED = 2 / 255, 2.0
 """From this level on, noise that is so many times as large at every second pixel seems correlated."""
 
+CORRELATED_UNDER_BLUR, AS_LARGE = 1.5, 1.1
+"""The same of images without fine texture; levels that differ by less than the latter are the same."""
+
+SPREAD = 0.75
+"""Power of that distance by which correlated noise counts as larger. Found on validation images, between 0 for white
+noise and the bound of 1."""
+
 LEAST_FLOOR, LEAST_FLATNESS = 1 / 255, 0.8
 """Below these the noise in colour is that of rounding, or not white: noisy JPEG files have flatnesses of 0.4 to 0.95,
 with levels near that of rounding where it is high; white noise has 0.85 and more."""
@@ -123,6 +130,36 @@ def seems_correlated(pixels: npt.NDArray[np.float32], level: float) -> bool:
     That of every second pixel is larger then. So is that of fine texture in grey, and in clean images of any colours.
     """
     return level >= LEAST_CORRELATED and estimate_noise_of_phases(pixels, 2) >= CORRELATED * level
+
+
+def correlation_under_blur(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = None) -> int:
+    """Distance in pixels from which on the noise of a blurred image (H, W, C) is independent: 1, 2 or 3.
+
+    Noise that neighbours share is larger in the phases of every second or third pixel, and as large in those of pixels
+    that lie further apart. What is left of texture is larger the further apart they lie, and counts as neither.
+    """
+    first, second = estimate_noise(pixels, jpeg), estimate_noise_of_phases(pixels, 2)
+    if second < max(LEAST_CORRELATED, CORRELATED_UNDER_BLUR * first):
+        return 1
+    third = estimate_noise_of_phases(pixels, 3)
+    if third <= AS_LARGE * second:
+        return 2
+    fourth = estimate_noise_of_phases(pixels, 4)
+    return 3 if third >= 2 * LEAST_CORRELATED and fourth <= AS_LARGE * third else 1
+
+
+def white_level(noise: float, correlation: int) -> float:
+    """Level of white noise that does as much harm under blur as correlated noise.
+
+    Neighbours that share their noise raise its power at low frequencies, where the scene is, at most by the square of
+    the distance from which on they do not.
+
+    Parameters
+    ----------
+    noise : standard deviation of the pixels, any scale.
+    correlation : distance in pixels from which on the noise is independent, ≥ 1.
+    """
+    return float(noise * correlation**SPREAD)
 
 
 def _level_of_plane(plane: npt.NDArray[np.float32]) -> float:

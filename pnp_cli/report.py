@@ -15,8 +15,9 @@ from .sparse import SparseSolution
 EXPLAINED = (0.85, 1.05)
 """Discrepancies that restorations with the right kernel and noise level have (`benchmarks.deblurring`)."""
 
-EXPLAINED_OF_JPEG = 0.1
-"""The least of those of JPEG files: where coefficients are rounded to zero, errors are smaller than the steps allow."""
+EXPLAINED_IF_COLOURED = 0.1
+"""The least of those of JPEG files, where coefficients are rounded to zero and errors are smaller than the steps allow,
+and of noise that counts as larger than it is."""
 
 
 def certificate_line(certificate: Certificate) -> str:
@@ -59,6 +60,11 @@ def compression_line(rounding: float, level: float) -> str:
     return f"jpeg        rounding errors that count as noise of {rounding:.3g}, with the noise {level:.3g}"
 
 
+def correlation_line(correlation: int, level: float) -> str:
+    """What noise counts as that neighbouring pixels share; a deviation on the 0-255 scale."""
+    return f"correlation noise is independent from {correlation} pixels on: under blur it counts as {level:.3g}"
+
+
 def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
     """What is known before a Plug-and-Play run, and the numbers it rests on."""
     g, s = guarantee, settings
@@ -80,8 +86,10 @@ def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
     return lines
 
 
-def solution_lines(solution: Solution, plan: Plan, discrepancy: float | None = None, hint: str = "") -> list[str]:
-    """How a Plug-and-Play run ended; `discrepancy` of `LeastSquares.discrepancy`, `hint` for `discrepancy_line`."""
+def solution_lines(
+    solution: Solution, plan: Plan, discrepancy: float | None = None, *, correlated: bool = False, hint: str = ""
+) -> list[str]:
+    """How a Plug-and-Play run ended; `discrepancy` of `LeastSquares.discrepancy`, the rest for `discrepancy_line`."""
     settings, warm = plan.settings, plan.warm
     last = solution.records[-1]
     lines = [
@@ -115,19 +123,21 @@ def solution_lines(solution: Solution, plan: Plan, discrepancy: float | None = N
     if solution.error_bound is not None:
         lines.append(f"error       at most {solution.error_bound:.4g} from the unique fixed point (Euclidean norm)")
     if discrepancy is not None:
-        lines.append(discrepancy_line(discrepancy, compressed=plan.base.precision is not None, hint=hint))
+        compressed = plan.base.precision is not None
+        lines.append(discrepancy_line(discrepancy, compressed=compressed, correlated=correlated, hint=hint))
     return lines
 
 
-def discrepancy_line(discrepancy: float, *, compressed: bool = False, hint: str = "") -> str:
+def discrepancy_line(discrepancy: float, *, compressed: bool = False, correlated: bool = False, hint: str = "") -> str:
     """Whether the restored image explains the measurement up to its noise, and what to look at if not.
 
     What compression has rounded to zero is explained too well by images without detail, so of a `compressed` image less
-    than the noise is left. `hint` is for one of which more is left.
+    than the noise is left; so it is of `correlated` noise, which counts as larger than it is. `hint` is for an image of
+    which more is left.
     """
     rest = "noise and compression alone are left" if compressed else "noise alone is left"
     verdict = f"{rest}, as it should be"
-    if discrepancy < (EXPLAINED_OF_JPEG if compressed else EXPLAINED[0]):
+    if discrepancy < (EXPLAINED_IF_COLOURED if compressed or correlated else EXPLAINED[0]):
         verdict = "LESS than noise is left: --sigma is too high, or the noise not white"
     elif discrepancy > EXPLAINED[1]:
         verdict = f"MORE than noise is left: are kernel, --boundary and --sigma right?{hint}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.ndimage import uniform_filter
 
 from pnp_cli.conditioned import ConditionedArchitecture, ConditionedNetwork
 from pnp_cli.denoisers import Denoiser, EulerArchitecture
@@ -55,6 +56,12 @@ def steepest(network: Callable[..., torch.Tensor], x: torch.Tensor, sigma: float
         slope = max(slope, float(forward.norm()))
         _, d = torch.autograd.functional.vjp(lambda v: network(v, sigma), x, forward)
     return slope
+
+
+def shared_noise(shape: tuple[int, ...], level: float) -> np.ndarray:
+    """Noise of a level on the 0-255 scale, smoothed over 2 × 2 pixels: (H, W, C), [0, 1] scale."""
+    smooth = uniform_filter(np.random.default_rng(0).normal(size=shape), (2, 2, 1), mode="wrap")
+    return np.asarray(level / 255 * smooth / smooth.std(), np.float32)
 
 
 def psnr_of(reference: np.ndarray, test: np.ndarray) -> float:

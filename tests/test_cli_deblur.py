@@ -15,7 +15,7 @@ from pnp_cli.cli.kernel_options import complete_auto
 from pnp_cli.images import Image
 
 from .conftest import Run
-from .helpers import psnr_of
+from .helpers import psnr_of, shared_noise
 
 
 @pytest.fixture
@@ -173,6 +173,25 @@ def test_auto_is_completed() -> None:
     assert complete_auto(["--motion", "auto", "auto"]) == ["--motion", "auto", "auto"]
     assert complete_auto(["--motion", "auto"]) == ["--motion", "auto", "auto"]
     assert complete_auto(["auto", "--motion", "3", "4"]) == ["auto", "--motion", "3", "4"]
+
+
+def test_correlated_noise(pnp: Run, moved: Path, small_weights: Path) -> None:
+    """It is found out, unless the option says otherwise, and counted."""
+    image = read_image(moved)
+    noisy = (image.pixels + shared_noise(image.pixels.shape, 8)).clip(0, 1)
+    write_image(image.with_pixels(noisy), moved.with_name("y.png"))
+    options = ("--motion", 15, 30, "-w", small_weights, "--json", "--dry-run")
+    for extra, expected in (((), 2), (("--correlation", 1), 1), (("--correlation", 3), 3)):
+        result = pnp("deblur", moved.with_name("y.png"), *options, *extra)
+        fields = one_object(result)
+        assert fields["correlation"] == expected
+        assert (fields["level"] > 1.3 * fields["noise"]) == (expected > 1)  # type: ignore[operator]
+        assert (f"independent from {expected} pixels on".encode() in result.stderr) == (expected > 1)
+    assert one_object(pnp("deblur", moved, *options))["correlation"] == 1
+    for wrong in ("0", "1.5", "no"):
+        result = pnp("deblur", moved, *options, "--correlation", wrong)
+        assert result.returncode == 2
+        assert b"auto or a distance of 1 to 8 pixels" in result.stderr
 
 
 def test_jpeg_files(pnp: Run, moved: Path, small_weights: Path) -> None:

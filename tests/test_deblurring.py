@@ -30,7 +30,7 @@ from pnp_cli.plugandplay import BRIGHTEST, Plan, Settings, plan_deblurring
 from pnp_cli.presets import PRESETS, build
 
 from .conftest import SAMPLES, Run
-from .helpers import psnr_of
+from .helpers import psnr_of, shared_noise
 
 KERNEL = kernels.motion(7, 20)
 NOISE = 2.55 / 255
@@ -58,6 +58,7 @@ def test_nothing_set(photo: Image, loaded: weights.LoadedDenoiser) -> None:
     truth, y = measured(photo)
     deblurring = prepare_deblurring(y, KERNEL, loaded)
     assert deblurring.noise == pytest.approx(NOISE, rel=0.2)
+    assert deblurring.correlation == 1
     assert (deblurring.boundary, deblurring.patches) == ("free", 1)
     deblurring.guarantee.require()
     steps = []
@@ -164,6 +165,28 @@ def test_a_compressed_measurement_otherwise(
     assert end.violations == ()
     if boundary == "free":
         assert psnr_of(truth.numpy(), end.frame.numpy()) > psnr_of(truth.numpy(), y.numpy()) + 0.5
+
+
+def test_noise_that_neighbours_share(photo: Image) -> None:
+    """Measured at every second pixel and counted as more it is not amplified; the theorem holds."""
+    denoiser = weights.load("conditioned")
+    scene = to_tensor(photo)
+    frame = (slice(None), slice(None), slice(7, -7), slice(7, -7))
+    noise = to_tensor(Image(shared_noise(photo.pixels.shape, 5)))
+    truth, y = scene[frame], (Blur(KERNEL, photo.size).forward(scene) + noise)[frame]
+    scores = []
+    for n in (1, None):
+        deblurring = prepare_deblurring(y, KERNEL, denoiser, Choices(correlation=n))
+        assert deblurring.correlation == (n or 2)
+        deblurring.guarantee.require()
+        end = deblurring.run()
+        assert end.violations == ()
+        scores.append(psnr_of(truth.numpy(), end.frame.numpy()))
+    assert 255 * deblurring.noise == pytest.approx(5, rel=0.1)
+    assert 1.3 * deblurring.noise < deblurring.level < 2 * deblurring.noise
+    assert scores[1] > scores[0] + 0.5
+    with pytest.raises(UsageError, match="1 pixel or more"):
+        prepare_deblurring(y, KERNEL, denoiser, Choices(correlation=0))
 
 
 def test_another_jpeg(photo: Image, loaded: weights.LoadedDenoiser) -> None:

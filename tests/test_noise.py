@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from scipy.ndimage import uniform_filter
 from skimage import data
 
 from pnp_cli import Blur, Image, estimate_noise, estimate_noise_under_blur, kernels, read_image
 from pnp_cli.images import encode_image
 from pnp_cli.jpeg import JpegRounding
+from pnp_cli.noise import correlation_under_blur, white_level
+
+from .helpers import shared_noise
 
 
 def test_noise_estimate() -> None:
@@ -104,6 +108,28 @@ def test_compression_alone_is_no_noise() -> None:
         255 * estimate_noise(*compressed(ramp[:40, :40] + 9 * np.random.default_rng(0).normal(size=(40, 40, 3)), 95))
         > 4
     )
+
+
+@pytest.mark.parametrize("kernel", [kernels.motion(20, 110), kernels.disk(4)], ids=str)
+def test_correlation_under_blur(kernel: np.ndarray) -> None:
+    """White noise is taken for white, also in a JPEG file; neighbours that share noise are noticed."""
+    scene = torch.from_numpy(data.chelsea().transpose(2, 0, 1) / 255.0)[None]
+    seen = Blur(kernel, data.chelsea().shape[:2], dtype=torch.float64).forward(scene)[0, :, 24:-24, 24:-24]
+    blurred = seen.permute(1, 2, 0).numpy()
+    white = blurred + np.random.default_rng(0).normal(0, 5 / 255, blurred.shape)
+    assert correlation_under_blur(blurred) == 1
+    assert correlation_under_blur(white) == 1
+    assert correlation_under_blur(*compressed(255 * white, 90)) == 1
+    assert correlation_under_blur(blurred + shared_noise(blurred.shape, 8)) == 2
+    smoother = uniform_filter(shared_noise(blurred.shape, 15), (2, 2, 1), mode="wrap")
+    assert correlation_under_blur(blurred + smoother) == 3
+
+
+def test_white_level() -> None:
+    """Between the deviation and its bound, the root of the noise's power at low frequencies."""
+    assert white_level(0.1, 1) == 0.1
+    for n in (2, 3, 8):
+        assert white_level(0.1, n - 1) < white_level(0.1, n) < 0.1 * n
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (7, 300, 1), (40, 40, 3)])

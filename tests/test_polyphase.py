@@ -9,20 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import uniform_filter
 
 from pnp_cli import Ensemble, Polyphase, Tiled, UsageError, certify, estimate_noise, read_image
 from pnp_cli.images import Image, write_image
 from pnp_cli.noise import estimate_noise_of_phases, seems_correlated
 
 from .conftest import Run
-from .helpers import psnr_of, small_conditioned, small_network, steepest
-
-
-def shared_noise(shape: tuple[int, ...], level: float) -> np.ndarray:
-    """Noise that is the same for all images, smoothed over 2 × 2 pixels, [0, 1] scale."""
-    smooth = uniform_filter(np.random.default_rng(0).normal(size=shape), (2, 2, 1), mode="wrap")
-    return np.asarray(level / 255 * smooth / smooth.std(), np.float32)
+from .helpers import psnr_of, shared_noise, small_conditioned, small_network, steepest
 
 
 @pytest.mark.parametrize("size", [(40, 41), (1, 9), (3, 2), (1, 1)])

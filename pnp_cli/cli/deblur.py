@@ -74,6 +74,14 @@ def deblur(
         ),
     ] = True,
     jpeg: o.Jpeg = True,
+    correlation: Annotated[
+        str,
+        typer.Option(
+            "--correlation",
+            metavar="N",
+            help="Distance in pixels from which on the noise is independent, 1 for white noise; auto finds it out.",
+        ),
+    ] = "auto",
     linear_light: k.LinearLight = False,
     continuation: Annotated[
         bool,
@@ -143,6 +151,7 @@ def deblur(
     from ..images import read_image
     from ..light import to_light
     from ..metrics import psnr
+    from ..noise import white_level
     from ..operators import BlurCache
     from ..plugandplay import Settings
     from ..solvers import Record
@@ -151,6 +160,7 @@ def deblur(
 
     choices = Choices(
         noise=level / 255 if level is not None else None,
+        correlation=o.read_correlation(correlation),
         linear_light=linear_light,
         boundary=boundary,
         clipped=clipped,
@@ -200,6 +210,10 @@ def deblur(
         say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
         noise = 255 * deblurring.noise
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
+        correlated = deblurring.correlation > 1
+        if correlated:
+            counts = white_level(noise, deblurring.correlation)
+            say(report.correlation_line(deblurring.correlation, counts), quiet)
         if linear_light:
             say(report.light_line(noise, noise * deblurring.slope), quiet)
         rounding = 255 * own.jpeg.level if own.jpeg is not None else None
@@ -220,6 +234,7 @@ def deblur(
             "noise": noise,
             "linear_light": linear_light,
             "jpeg_error": rounding,
+            "correlation": deblurring.correlation,
             "level": 255 * deblurring.level,
             "slope": deblurring.slope,
             "clipped": deblurring.clipped,
@@ -243,7 +258,7 @@ def deblur(
         if count > 1:
             say("of the patch with the largest relative residual:", quiet)
         hint = "" if linear_light else " Was light blurred (--linear-light)?"
-        for line in report.solution_lines(end.solution, plan, end.discrepancy, hint):
+        for line in report.solution_lines(end.solution, plan, end.discrepancy, correlated=correlated, hint=hint):
             say(line, quiet)
         for violation in end.violations[:5]:
             say(f"{name}: VIOLATION {violation}")

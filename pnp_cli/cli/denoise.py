@@ -30,17 +30,7 @@ def denoise(
             "--ensemble", help="Mean over the 8 flips and rotations: better, 8 times slower, same certificate."
         ),
     ] = False,
-    correlation: Annotated[
-        int,
-        typer.Option(
-            "--correlation",
-            metavar="N",
-            min=1,
-            max=8,
-            help="Distance in pixels from which on the noise is independent: 1 for white noise, 2 or 3 for images that "
-            "were demosaicked, resized or scanned.",
-        ),
-    ] = 1,
+    correlation: o.Correlation = 1,
     tile: o.Tile = "auto",
 ) -> None:
     """Remove Gaussian noise from images.

@@ -100,6 +100,17 @@ Jpeg = Annotated[
     bool,
     typer.Option("--jpeg/--no-jpeg", help="Count what a JPEG file says of its rounding errors, beside the noise."),
 ]
+Correlation = Annotated[
+    int,
+    typer.Option(
+        "--correlation",
+        metavar="N",
+        min=1,
+        max=8,
+        help="Distance in pixels from which on the noise is independent: 1 for white noise, 2 or 3 where an image was "
+        "demosaicked, resized or scanned.",
+    ),
+]
 Sigma = Annotated[
     str, typer.Option("--sigma", "-s", metavar="S", help="Noise level of the image on the 0-255 scale, or 'auto'.")
 ]
@@ -303,6 +314,21 @@ def read_side(text: str, option: str, least: int) -> int | None:
         return None
     if not text.isdecimal() or 0 < int(text) < least:
         raise UsageError(f"{option} must be auto, 0 (none) or a side of at least {least} pixels, not '{text}'")
+    return int(text)
+
+
+def read_correlation(text: str) -> int | None:
+    """Distance from which on noise is independent, or None for "auto".
+
+    Raises
+    ------
+    UsageError
+        If it is something else.
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 8:
+        raise UsageError(f"--correlation must be auto or a distance of 1 to 8 pixels, not '{text}'")
     return int(text)
 
 
