@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pnp_cli import Choices, estimate_noise, prepare_deblurring, psnr, to_tensor, weights
+from pnp_cli import Choices, prepare_deblurring, psnr, to_tensor, weights
 from pnp_cli.devices import choose_device
 from pnp_cli.images import Image
 from pnp_cli.jpeg import JpegRounding
 from pnp_cli.kernels import Kernel
+from pnp_cli.noise import level_for_denoiser
 
 from .common import as_file, describe_machine, load_images, load_kernels, print_table
 from .deblurring import problem
@@ -49,9 +50,7 @@ def denoising(loaded: weights.LoadedDenoiser) -> Method:
     """`pnp denoise`."""
 
     def restore(file: Image, kernel: Kernel, jpeg: JpegRounding | None, level: float | None) -> Tensor:
-        if level is None:
-            noise = estimate_noise(file.pixels, jpeg)
-            level = noise if jpeg is None else jpeg.level_with(noise)
+        level = level_for_denoiser(file.pixels, jpeg) if level is None else level
         return loaded.network.estimate(to_tensor(file), level)
 
     return restore

@@ -21,6 +21,7 @@ from .light import slope, to_light, to_samples
 from .noise import (
     MIN_NOISE,
     correlation_under_blur,
+    estimate_noise,
     estimate_noise_of_phases,
     estimate_noise_under_blur,
     white_level,
@@ -49,8 +50,9 @@ class Choices:
     patch : longest side that is restored whole, in pixels; 0 for any, None by the free memory.
     jpeg : how a JPEG file has rounded the image, `images.Image.jpeg` (of a part of it: `of_part`); None takes its
         pixels as they are.
-    correlation : distance in pixels from which on the noise is independent, 1 for white noise; None finds it out, see
-        `noise.correlation_under_blur`. Noise that is not white counts as more, see `noise.white_level`.
+    correlation : distance in pixels from which on the noise is independent, 1 for white noise; None finds it out with
+        the noise, see `noise.correlation_under_blur`, and takes noise that is given for white. Noise that is not white
+        counts as more, see `noise.white_level`.
     linear_light : whether the blur acted on the light, and the samples follow the sRGB curve; see `light`. Then the
         light is restored, with noise and JPEG errors taken for as large everywhere as they are where it is bright.
     tile : side of the tiles of the denoiser, in pixels; 0 for none, None by the free memory.
@@ -99,7 +101,7 @@ class Deblurring:
     noise : standard deviation of the noise in the samples, given or estimated, [0, 1] scale.
     correlation : distance in pixels from which on the noise is independent, given or found out.
     level : standard deviation of white noise that the noise and the errors of JPEG compression together count as.
-    slope : how many times as large both are in y, root mean square; 1 without `linear_light`.
+    slope : how many times as large noise and errors are in y, root mean square; 1 without `linear_light`.
     linear_light : see `Choices`.
     clipped : share of its samples that count as clipped.
     boundary : name of the boundary model in use; free for patches, since what lies beyond a patch is unknown.
@@ -194,7 +196,10 @@ def prepare_deblurring(
     _require_sense(y, choices)
     blurs = blurs or BlurCache(y.device)
     size = (y.shape[2], y.shape[3])
-    correlation = choices.correlation or correlation_under_blur(_pixels(y), choices.jpeg)
+    samples = _pixels(y)
+    correlation = choices.correlation or (
+        1 if choices.noise is not None else correlation_under_blur(samples, choices.jpeg)
+    )
     clip_level, white = CLIP_LEVEL, (y >= CLIP_LEVEL) if choices.clipped and float(y.max()) <= 1 else None
     clipped = float(white.float().mean()) if white is not None else 0.0
     rms_slope = bright_slope = 1.0
@@ -205,7 +210,9 @@ def prepare_deblurring(
     noise, jpeg = choices.noise, choices.jpeg
     if noise is None:
         if correlation > 1:
-            noise = estimate_noise_of_phases(_pixels(y), correlation) / rms_slope
+            noise = estimate_noise_of_phases(samples, correlation)
+        elif jpeg is not None and choices.linear_light:
+            noise = estimate_noise(samples, jpeg)
         else:
             noise = estimate_noise_under_blur(_pixels(y), kernel, jpeg) / rms_slope
     level, precision = white_level(noise, correlation), None

@@ -24,8 +24,8 @@ CORRELATED_UNDER_BLUR, AS_LARGE = 1.5, 1.1
 """The same of images without fine texture; levels that differ by less than the latter are the same."""
 
 SPREAD = 0.75
-"""Power of that distance by which correlated noise counts as larger. Found on validation images, between 0 for white
-noise and the bound of 1."""
+"""Power of the distance from which on noise is independent, by which correlated noise counts as larger. Found on
+validation images, between 0 for white noise and the bound of 1."""
 
 LEAST_FLOOR, LEAST_FLATNESS = 1 / 255, 0.8
 """Below these the noise in colour is that of rounding, or not white: noisy JPEG files have flatnesses of 0.4 to 0.95,
@@ -67,6 +67,10 @@ MULTIPLES = 6
 
 LEVELS = np.geomspace(0.05, 150, 400) / 255
 """Levels of noise that are compared, [0, 1] scale."""
+
+
+Phase = tuple[slice, slice]
+"""Rows and columns."""
 
 
 def add_gaussian_noise(
@@ -113,15 +117,38 @@ def estimate_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = 
     return sum(_level_of_plane(plane) for plane in varying) / len(varying)
 
 
+def phases_of(height: int, width: int, stride: int) -> list[Phase]:
+    """Rows and columns of the phases of an image, which hold every stride-th pixel of every stride-th row.
+
+    stride² of them, or fewer if a side is shorter.
+    """
+    starts = [range(min(stride, side)) for side in (height, width)]
+    return [(slice(row, None, stride), slice(column, None, stride)) for row in starts[0] for column in starts[1]]
+
+
 def estimate_noise_of_phases(pixels: npt.NDArray[np.float32], stride: int) -> float:
     """Standard deviation of noise in an image (H, W, C) that is white at every stride-th pixel; see `polyphase`.
 
-    Mean over the phases, each measured by `estimate_noise`; [0, 1] scale.
+    Mean over the phases of 3 pixels and more a side that vary, each measured by `estimate_noise`, by which the image is
+    measured if there is none; [0, 1] scale.
     """
-    from .polyphase import phases_of
+    phases = [pixels[rows, columns] for rows, columns in phases_of(pixels.shape[0], pixels.shape[1], stride)]
+    levels = [estimate_noise(phase) for phase in phases if min(phase.shape[:2]) >= 3 and np.ptp(phase) > 0]
+    return sum(levels) / len(levels) if levels else estimate_noise(pixels)
 
-    phases = phases_of(pixels.shape[0], pixels.shape[1], stride)
-    return sum(estimate_noise(pixels[rows, columns]) for rows, columns in phases) / len(phases)
+
+def level_for_denoiser(
+    pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = None, correlation: int = 1
+) -> float:
+    """Noise level at which a denoiser of white noise is to work on an image (H, W, C), [0, 1] scale.
+
+    Parameters
+    ----------
+    jpeg : how a JPEG file has rounded the image (`images.Image.jpeg`); its errors count, too.
+    correlation : stride of the phases that are denoised, see `polyphase`; 1 for the image as it is.
+    """
+    noise = estimate_noise(pixels, jpeg) if correlation == 1 else estimate_noise_of_phases(pixels, correlation)
+    return noise if jpeg is None else jpeg.level_with(noise)
 
 
 def seems_correlated(pixels: npt.NDArray[np.float32], level: float) -> bool:
@@ -320,10 +347,13 @@ def estimate_noise_under_blur(
     the channels that vary; a twentieth is a compromise between scatter and bias (`benchmarks.noise_level`). JPEG
     compression removes noise at high frequencies first, so the quarter of lowest frequency counts where it holds more
     by `NOT_WHITE`; even that is then a lower bound. If it is known how the image was compressed (`images.Image.jpeg`),
-    or if it is smaller than the kernel, or than 8 pixels on a side, it is measured by `estimate_noise`.
+    and there are enough blocks, the noise before compression is measured instead, see `_noise_before_compression`.
+
+    Images that are smaller than the kernel, or than 8 pixels on a side, are measured by `estimate_noise`.
     """
-    if jpeg is not None:
-        return estimate_noise(pixels, jpeg)
+    before = _noise_before_compression(pixels, jpeg) if jpeg is not None and np.ptp(pixels) > 0 else None
+    if before is not None:
+        return before
     height, width = pixels.shape[:2]
     if min(height, width) < 8 or kernel.shape[0] > height or kernel.shape[1] > width:
         return estimate_noise(pixels)

@@ -15,14 +15,7 @@ from torch import Tensor, nn
 
 from .denoisers import Denoiser
 from .errors import UsageError
-
-Phase = tuple[slice, slice]
-
-
-def phases_of(height: int, width: int, stride: int) -> list[Phase]:
-    """Rows and columns of the phases of an image that hold pixels: stride² of them, or fewer if a side is shorter."""
-    starts = [range(min(stride, side)) for side in (height, width)]
-    return [(slice(row, None, stride), slice(column, None, stride)) for row in starts[0] for column in starts[1]]
+from .noise import Phase, phases_of
 
 
 class Polyphase(Denoiser):
@@ -33,11 +26,18 @@ class Polyphase(Denoiser):
     Parameters
     ----------
     stride : distance of the pixels of a phase.
-    denoisers : one for all phases, or one for each of `phases_of`.
+    denoisers : one for all phases, or one for each of `noise.phases_of`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such split, or no denoiser.
     """
 
     def __init__(self, stride: int, *denoisers: Denoiser) -> None:
         super().__init__()
+        if stride < 1 or not denoisers:
+            raise UsageError(f"phases need a stride of 1 or more and a denoiser, not {stride} and {len(denoisers)}")
         self.stride, self.denoisers = stride, nn.ModuleList(denoisers)
         first = denoisers[0]
         self.image_channels, self.multiple, self.architecture = first.image_channels, first.multiple, first.architecture

@@ -15,7 +15,7 @@ from .sparse import SparseSolution
 EXPLAINED = (0.85, 1.05)
 """Discrepancies that restorations with the right kernel and noise level have (`benchmarks.deblurring`)."""
 
-EXPLAINED_IF_COLOURED = 0.1
+EXPLAINED_IF_NOT_WHITE = 0.1
 """The least of those of JPEG files, where coefficients are rounded to zero and errors are smaller than the steps allow,
 and of noise that counts as larger than it is."""
 
@@ -137,7 +137,7 @@ def discrepancy_line(discrepancy: float, *, compressed: bool = False, correlated
     """
     rest = "noise and compression alone are left" if compressed else "noise alone is left"
     verdict = f"{rest}, as it should be"
-    if discrepancy < (EXPLAINED_IF_COLOURED if compressed or correlated else EXPLAINED[0]):
+    if discrepancy < (EXPLAINED_IF_NOT_WHITE if compressed or correlated else EXPLAINED[0]):
         verdict = "LESS than noise is left: --sigma is too high, or the noise not white"
     elif discrepancy > EXPLAINED[1]:
         verdict = f"MORE than noise is left: are kernel, --boundary and --sigma right?{hint}"

@@ -25,6 +25,7 @@ from pnp_cli.boundaries import BOUNDARIES
 from pnp_cli.certificate import Certificate
 from pnp_cli.deblurring import Deblurring
 from pnp_cli.images import Image, encode_image
+from pnp_cli.light import to_light, to_samples
 from pnp_cli.patches import windows
 from pnp_cli.plugandplay import BRIGHTEST, Plan, Settings, plan_deblurring
 from pnp_cli.presets import PRESETS, build
@@ -187,6 +188,19 @@ def test_noise_that_neighbours_share(photo: Image) -> None:
     assert scores[1] > scores[0] + 0.5
     with pytest.raises(UsageError, match="1 pixel or more"):
         prepare_deblurring(y, KERNEL, denoiser, Choices(correlation=0))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_noise_of_light(photo: Image, loaded: weights.LoadedDenoiser, shared: bool) -> None:
+    """It is one of the samples, where these were rounded and where neighbours share it."""
+    light = to_light(to_tensor(photo))
+    samples = to_samples(Blur(KERNEL, photo.size).forward(light)).clamp(0, 1)
+    noise = to_tensor(Image(shared_noise(photo.pixels.shape, 8))) if shared else 8 / 255 * torch.randn_like(samples)
+    file = read_image(encode_image(from_tensor(samples + noise, photo), "PNG" if shared else "JPEG", quality=90))
+    choices = Choices(linear_light=True, jpeg=file.jpeg)
+    deblurring = prepare_deblurring(to_tensor(file), KERNEL, loaded, choices)
+    assert deblurring.correlation == 1 + shared
+    assert 255 * deblurring.noise == pytest.approx(8, rel=0.15)
 
 
 def test_another_jpeg(photo: Image, loaded: weights.LoadedDenoiser) -> None:

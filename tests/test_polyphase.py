@@ -61,6 +61,13 @@ def test_the_level_of_shared_noise(photo: Image) -> None:
     white = photo.pixels + np.random.default_rng(0).normal(0, 20 / 255, photo.pixels.shape)
     assert not seems_correlated(white, estimate_noise(white))
     assert estimate_noise_of_phases(np.full((1, 1, 3), 0.5, np.float32), 2) == 0
+    assert estimate_noise_of_phases(noisy[:3, :5], 2) == estimate_noise(noisy[:3, :5]) > 0, "no phase is large enough"
+
+
+def test_no_such_split() -> None:
+    for arguments in ((0, small_network()), (2,)):
+        with pytest.raises(UsageError, match="stride of 1 or more and a denoiser"):
+            Polyphase(*arguments)
 
 
 def test_the_command(pnp: Run, photo: Image, tmp_path: Path) -> None:

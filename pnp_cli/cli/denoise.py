@@ -59,7 +59,7 @@ def denoise(
     from ..denoisers import Ensemble
     from ..devices import describe_device
     from ..images import Image
-    from ..noise import estimate_noise, estimate_noise_of_phases, seems_correlated
+    from ..noise import level_for_denoiser, seems_correlated
     from ..polyphase import Polyphase
     from ..solvers import fixed_point
     from ..tensors import from_tensor, to_tensor
@@ -79,14 +79,11 @@ def denoise(
         network = Polyphase(correlation, network) if correlation > 1 else network
         two_passes = network.takes_reference
         value, origin, rounding = level, "given", None
-        if value is None and correlation > 1:
-            value, origin = 255 * estimate_noise_of_phases(image.pixels, correlation), "estimated"
-        elif value is None:
+        if value is None:
             compression = image.jpeg if jpeg else None
-            noise, origin = estimate_noise(image.pixels, compression), "estimated"
-            value = 255 * (noise if compression is None else compression.level_with(noise))
+            value, origin = 255 * level_for_denoiser(image.pixels, compression, correlation), "estimated"
             rounding = 255 * compression.level if compression is not None else None
-            if seems_correlated(image.pixels, noise):
+            if correlation == 1 and seems_correlated(image.pixels, value / 255):
                 say(f"{name}: if noise is left, it is correlated between pixels; try --correlation 2", quiet)
         # The iterates are not projected, so the map is the network itself.
         checks = RunningChecks(certificate.alpha, box=None) if certificate.averaged else None

@@ -98,7 +98,10 @@ Inputs = Annotated[
 ]
 Jpeg = Annotated[
     bool,
-    typer.Option("--jpeg/--no-jpeg", help="Count what a JPEG file says of its rounding errors, beside the noise."),
+    typer.Option(
+        "--jpeg/--no-jpeg",
+        help="Take noise and rounding errors from what a JPEG file says of its compression.",
+    ),
 ]
 Correlation = Annotated[
     int,
