@@ -1,6 +1,6 @@
 """What a free boundary costs at least: the loss of the best restoration where the scene is Gaussian.
 
-    python -m benchmarks.border CBSD68 KERNELS --limit 10
+    python -m benchmarks.border CBSD68 KERNELS
 
 Scenes are drawn from the Gaussian prior that has the mean power spectrum of the images, in grey; the posterior mean is
 then known, and no other restoration, linear or not, has a smaller mean squared error. A periodic blur is observed
@@ -57,10 +57,11 @@ def filtered(x: Tensor, eigenvalues: Tensor) -> Tensor:
 def posterior_mean(blur: Blur, y: Tensor, power: Tensor, noise: float) -> Tensor:
     """The scene x that solves (KᵀK + σ²S⁻¹)x = Kᵀy, S the covariance with eigenvalues `power`."""
     penalty = noise**2 / power
+    preconditioner = 1 / (blur.power + penalty)
     x = torch.zeros(1, 1, *blur.scene, dtype=torch.float64)
     r = blur.adjoint(y)
     goal = TOLERANCE * float(r.norm())
-    z = filtered(r, 1 / (blur.power + penalty))
+    z = filtered(r, preconditioner)
     p, rz = z, float((r * z).sum())
     for _ in range(MAX_STEPS):
         image = blur.normal(p) + filtered(p, penalty)
@@ -68,7 +69,7 @@ def posterior_mean(blur: Blur, y: Tensor, power: Tensor, noise: float) -> Tensor
         x, r = x + alpha * p, r - alpha * image
         if float(r.norm()) <= goal:
             return x
-        z = filtered(r, 1 / (blur.power + penalty))
+        z = filtered(r, preconditioner)
         rz, previous = float((r * z).sum()), rz
         p = z + (rz / previous) * p
     raise RuntimeError(f"conjugate gradients have not converged after {MAX_STEPS} steps")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pnp_cli import from_tensor, read_image, to_tensor
+from pnp_cli import Choices, from_tensor, prepare_deblurring, read_image, to_tensor, weights
 from pnp_cli.data import to_grey
 from pnp_cli.devices import describe_device
 from pnp_cli.images import Image, encode_image, list_images
@@ -36,6 +36,14 @@ def as_file(samples: Tensor, quality: int = 0) -> Image:
     """Samples (1, 3, H, W) after a round trip through a file of 8 bits: a JPEG of some quality, or a PNG for 0."""
     file = from_tensor(samples, Image(np.zeros((1, 1, 3), np.float32)))
     return read_image(encode_image(file, "JPEG" if quality else "PNG", quality=quality or 95))
+
+
+def deblurred(y: Tensor, kernel: Kernel, denoiser: weights.LoadedDenoiser, choices: Choices) -> Tensor:
+    """The frame that `pnp deblur` restores, (1, C, H, W); a RuntimeError if a check of the theory failed."""
+    end = prepare_deblurring(y, kernel, denoiser, choices).run()
+    if end.violations:
+        raise RuntimeError(end.violations[0])
+    return end.frame
 
 
 def load_kernels(folder: Path) -> list[Kernel]:

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pnp_cli import Choices, prepare_deblurring, psnr, to_tensor, weights
+from pnp_cli import Choices, psnr, to_tensor, weights
 from pnp_cli.devices import choose_device
 from pnp_cli.images import Image
 from pnp_cli.jpeg import JpegRounding
 from pnp_cli.kernels import Kernel
 from pnp_cli.noise import level_for_denoiser
 
-from .common import as_file, describe_machine, load_images, load_kernels, print_table
+from .common import as_file, deblurred, describe_machine, load_images, load_kernels, print_table
 from .deblurring import problem
 from .deblurring_rules import middle
 
@@ -38,10 +38,7 @@ def deblurring(loaded: weights.LoadedDenoiser) -> Method:
     """`pnp deblur` with nothing else set."""
 
     def restore(file: Image, kernel: Kernel, jpeg: JpegRounding | None, level: float | None) -> Tensor:
-        end = prepare_deblurring(to_tensor(file), kernel, loaded, Choices(noise=level, jpeg=jpeg)).run()
-        if end.violations:
-            raise RuntimeError(end.violations[0])
-        return end.frame
+        return deblurred(to_tensor(file), kernel, loaded, Choices(noise=level, jpeg=jpeg))
 
     return restore
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pnp_cli import Choices, prepare_deblurring, psnr, weights
+from pnp_cli import Choices, psnr, weights
 from pnp_cli.devices import choose_device
 
-from .common import describe_machine, load_images, load_kernels, print_table
+from .common import deblurred, describe_machine, load_images, load_kernels, print_table
 from .deblurring import problem
 from .deblurring_rules import middle
 from .robustness import correlated
@@ -46,10 +46,8 @@ def main() -> None:
             y = correlated(sigma)(seen, noise)
             values = [psnr(truth.numpy(), y.numpy())]
             for n in (1, None):
-                end = prepare_deblurring(y, psf, loaded, Choices(correlation=n)).run()
-                if end.violations:
-                    raise RuntimeError(end.violations[0])
-                values.append(psnr(truth.numpy(), end.frame.numpy()))
+                frame = deblurred(y, psf, loaded, Choices(correlation=n))
+                values.append(psnr(truth.numpy(), frame.numpy()))
             scores.append(values)
         rows.append([f"{sigma:g}", *(f"{value:.2f}" for value in np.mean(scores, axis=0))])
         print(" ".join(rows[-1]), flush=True)

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pnp_cli import Choices, prepare_deblurring, psnr, weights
+from pnp_cli import Choices, psnr, weights
 from pnp_cli.devices import choose_device
 from pnp_cli.plugandplay import CLIP_LEVEL
 
-from .common import describe_machine, load_images, load_kernels, print_table
+from .common import deblurred, describe_machine, load_images, load_kernels, print_table
 from .deblurring import problem
 
 
@@ -49,10 +49,7 @@ def main() -> None:
             shares.append(float((y >= CLIP_LEVEL).float().mean()))
             before.append(psnr(truth, y.numpy()))
             for clipped, values in scores.items():
-                end = prepare_deblurring(y, psf, loaded, Choices(clipped=clipped)).run()
-                if end.violations:
-                    raise RuntimeError(end.violations[0])
-                values.append(psnr(truth, end.frame.numpy()))
+                values.append(psnr(truth, deblurred(y, psf, loaded, Choices(clipped=clipped)).numpy()))
         means = [f"{np.mean(values):.2f}" for values in (before, *scores.values())]
         rows.append([f"{exposure:g}", f"{np.mean(shares):.1%}", *means])
         print(" ".join(rows[-1]), flush=True)

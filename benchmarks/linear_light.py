@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pnp_cli import Choices, prepare_deblurring, psnr, to_tensor, weights
+from pnp_cli import Choices, psnr, to_tensor, weights
 from pnp_cli.devices import choose_device
 from pnp_cli.light import to_light, to_samples
 
-from .common import as_file, describe_machine, load_images, load_kernels, print_table
+from .common import as_file, deblurred, describe_machine, load_images, load_kernels, print_table
 from .deblurring import problem
 from .deblurring_rules import middle
 
@@ -52,10 +52,7 @@ def main() -> None:
                 choices = Choices(jpeg=file.jpeg)
                 values = [psnr(truth, y.numpy())]
                 for setting in (choices, replace(choices, linear_light=True)):
-                    end = prepare_deblurring(y, psf, loaded, setting).run()
-                    if end.violations:
-                        raise RuntimeError(end.violations[0])
-                    values.append(psnr(truth, end.frame.numpy()))
+                    values.append(psnr(truth, deblurred(y, psf, loaded, setting).numpy()))
                 scores.append(values)
             means = [f"{value:.2f}" for value in np.mean(scores, axis=0)]
             rows.append([f"{sigma:g}", f"JPEG {quality}" if quality else "PNG", *means])

@@ -23,9 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conditioned import Conditioned, ConditionedNetwork, SelfReferenced
-from .denoisers import Ensemble, EulerNetwork
+from .denoisers import EulerNetwork, OnViews
 from .layers import EulerStep
-from .polyphase import Polyphase
 from .tiling import Tiled
 
 ROUNDING = 1 + 1e-9
@@ -196,7 +195,7 @@ def certify(network: nn.Module, *, grid: int = 64, lower: bool = False) -> Certi
     """
     if isinstance(network, Tiled | SelfReferenced):
         return certify(network.denoiser, grid=grid, lower=lower)
-    if isinstance(network, Ensemble | Polyphase):
+    if isinstance(network, OnViews):
         members = {id(getattr(member, "network", member)): member for member in network.denoisers}.values()
         certificates = [certify(member, grid=grid, lower=lower) for member in members]
         return max(certificates, key=lambda c: (not c.averaged, c.alpha))

@@ -11,7 +11,7 @@ isometry (zero-padding of the sizes and of the channels), so it is averaged exac
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -345,14 +345,12 @@ def turn_back(x: Tensor, turns: int, flip: bool) -> Tensor:
     return torch.rot90(x.flip(3) if flip else x, -turns, (2, 3))
 
 
-class Ensemble(Denoiser):
-    """Mean of a denoiser over the 8 flips and rotations of the image.
-
-    A convex combination of α-averaged maps is α-averaged, so the certificate is that of the network.
+class OnViews(Denoiser):
+    """Denoisers applied to several views of an image, from which the result is put together.
 
     Parameters
     ----------
-    denoisers : one for all symmetries, or one for each of `SYMMETRIES`.
+    denoisers : one for all views, or one for each.
     """
 
     def __init__(self, *denoisers: Denoiser) -> None:
@@ -361,6 +359,52 @@ class Ensemble(Denoiser):
         first = denoisers[0]
         self.image_channels, self.multiple, self.architecture = first.image_channels, first.multiple, first.architecture
         self.centre, self.takes_reference = first.centre, first.takes_reference
+
+    def views(self, x: Tensor) -> Iterator[Tensor]:
+        """Of images (B, C, H, W)."""
+        raise NotImplementedError
+
+    def combine(self, x: Tensor, views: Iterator[Tensor]) -> Tensor:
+        """The result for `x` from its denoised views."""
+        raise NotImplementedError
+
+    def with_denoisers(self, *denoisers: Denoiser) -> OnViews:
+        """The same with other denoisers."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """Denoise `x` of shape (B, C, H, W), a call of the network for every view."""
+        return self.combine(x, (denoiser(view, sigma) for denoiser, view in self._pairs(x)))
+
+    def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """From the best estimates of the views."""
+        return self.combine(x, (denoiser.estimate(view, sigma) for denoiser, view in self._pairs(x)))
+
+    def condition(
+        self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True, guide_factor: float = 1.0
+    ) -> OnViews:
+        """Every view takes the reference, (B, C, H, W), as it sees the image; see `Denoiser.condition`."""
+        if not self.takes_reference:
+            return self
+        arguments = sigma, noisy, guide_factor
+        return self.with_denoisers(*(d.condition(view, *arguments) for d, view in self._pairs(reference)))
+
+    def _pairs(self, x: Tensor) -> Iterator[tuple[Denoiser, Tensor]]:
+        for i, view in enumerate(self.views(x)):
+            denoiser = self.denoisers[i % len(self.denoisers)]
+            assert isinstance(denoiser, Denoiser)
+            yield denoiser, view
+
+
+class Ensemble(OnViews):
+    """Mean of a denoiser over the 8 flips and rotations of the image.
+
+    A convex combination of α-averaged maps is α-averaged, so the certificate is that of the network.
+
+    Parameters
+    ----------
+    denoisers : one for all symmetries, or one for each of `SYMMETRIES`.
+    """
 
     def reach(self, p: int) -> int:
         """There is none that tiles could go by: a turned image has its grids from another corner, and so has a tile.
@@ -378,30 +422,17 @@ class Ensemble(Denoiser):
             "image; tile the denoiser in it, as in Ensemble(Tiled.of(denoiser, side))"
         )
 
-    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Denoise `x` of shape (B, C, H, W), eight calls of the network."""
-        return self._mean(x, lambda denoiser, turned: denoiser(turned, sigma))
+    def views(self, x: Tensor) -> Iterator[Tensor]:
+        """The image turned by every symmetry."""
+        return (turn(x, *symmetry) for symmetry in SYMMETRIES)
 
-    def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Mean of the eight estimates."""
-        return self._mean(x, lambda denoiser, turned: denoiser.estimate(turned, sigma))
-
-    def condition(
-        self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True, guide_factor: float = 1.0
-    ) -> Ensemble:
-        """Every symmetry takes the reference, (B, C, H, W), as it sees the image; see `Denoiser.condition`."""
-        if not self.takes_reference:
-            return self
-        return Ensemble(*(d.condition(turn(reference, *s), sigma, noisy, guide_factor) for d, s in self._members()))
-
-    def _members(self) -> Iterator[tuple[Denoiser, tuple[int, bool]]]:
-        for i, symmetry in enumerate(SYMMETRIES):
-            denoiser = self.denoisers[i % len(self.denoisers)]
-            assert isinstance(denoiser, Denoiser)
-            yield denoiser, symmetry
-
-    def _mean(self, x: Tensor, denoise: Callable[[Denoiser, Tensor], Tensor]) -> Tensor:
+    def combine(self, x: Tensor, views: Iterator[Tensor]) -> Tensor:
+        """Their mean, turned back."""
         total = torch.zeros_like(x)
-        for denoiser, symmetry in self._members():
-            total += turn_back(denoise(denoiser, turn(x, *symmetry)), *symmetry)
+        for view, symmetry in zip(views, SYMMETRIES, strict=True):
+            total += turn_back(view, *symmetry)
         return total / len(SYMMETRIES)
+
+    def with_denoisers(self, *denoisers: Denoiser) -> Ensemble:
+        """The same with other denoisers."""
+        return Ensemble(*denoisers)

@@ -294,20 +294,21 @@ def _flattest_blocks(plane: npt.NDArray[np.float32]) -> float:
 
 
 def _noise_before_compression(pixels: npt.NDArray[np.float32], jpeg: JpegRounding) -> float | None:
-    """Level of the white noise in an image (H, W, C) before it was compressed; None for images of too few blocks.
+    """Level of the white noise in an image (H, W, C) before it was compressed; None if that cannot be told.
 
     In flat blocks the coefficients of the brightness are noise, rounded to multiples of known steps. How often each
     multiple occurs has a likelihood for every level of noise, and the largest level counts that is half as likely as
     the likeliest: there is one even where all are zero. Blocks are flat by their lower frequencies, of which white
     noise at the higher ones is independent. Texture only adds to the level, so the least of all bands of frequencies
-    counts. Blocks that come near black or white are left out if there are enough others.
+    counts. Blocks that come near black or white are left out if there are enough others. Images of too few blocks, and
+    flat ones, do not tell.
     """
     from scipy.fft import dctn
     from scipy.special import ndtr
 
     (row, column), brightness = jpeg.origin, jpeg.components[0]
     rows, columns = (pixels.shape[0] - row) // SIDE, (pixels.shape[1] - column) // SIDE
-    if min(rows, columns) < 1 or rows * columns < FEWEST_JPEG_BLOCKS:
+    if min(rows, columns) < 1 or rows * columns < FEWEST_JPEG_BLOCKS or np.ptp(pixels) == 0:
         return None
     step = math.ceil(math.sqrt(rows * columns / MOST_JPEG_BLOCKS))
     tiles = pixels[row : row + SIDE * rows, column : column + SIDE * columns].reshape(rows, SIDE, columns, SIDE, -1)
@@ -351,7 +352,7 @@ def estimate_noise_under_blur(
 
     Images that are smaller than the kernel, or than 8 pixels on a side, are measured by `estimate_noise`.
     """
-    before = _noise_before_compression(pixels, jpeg) if jpeg is not None and np.ptp(pixels) > 0 else None
+    before = _noise_before_compression(pixels, jpeg) if jpeg is not None else None
     if before is not None:
         return before
     height, width = pixels.shape[:2]

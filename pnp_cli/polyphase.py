@@ -8,17 +8,17 @@ real noises", 2020).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .denoisers import Denoiser
+from .denoisers import Denoiser, OnViews
 from .errors import UsageError
-from .noise import Phase, phases_of
+from .noise import phases_of
 
 
-class Polyphase(Denoiser):
+class Polyphase(OnViews):
     """A denoiser applied to every phase of an image.
 
     Splitting an image into its phases is orthogonal, so the certificate is that of the denoiser.
@@ -35,13 +35,10 @@ class Polyphase(Denoiser):
     """
 
     def __init__(self, stride: int, *denoisers: Denoiser) -> None:
-        super().__init__()
         if stride < 1 or not denoisers:
             raise UsageError(f"phases need a stride of 1 or more and a denoiser, not {stride} and {len(denoisers)}")
-        self.stride, self.denoisers = stride, nn.ModuleList(denoisers)
-        first = denoisers[0]
-        self.image_channels, self.multiple, self.architecture = first.image_channels, first.multiple, first.architecture
-        self.centre, self.takes_reference = first.centre, first.takes_reference
+        super().__init__(*denoisers)
+        self.stride = stride
 
     def reach(self, p: int) -> int:
         """None that tiles could go by, which have other phases: tile the denoiser in it.
@@ -56,34 +53,17 @@ class Polyphase(Denoiser):
             "Polyphase(stride, Tiled.of(denoiser, side))"
         )
 
-    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Denoise the phases of `x` (B, C, H, W), stride² calls of the network on as many times fewer pixels."""
-        return self._each(x, lambda denoiser, phase: denoiser(phase, sigma))
+    def views(self, x: Tensor) -> Iterator[Tensor]:
+        """The phases, stride² of them with as many times fewer pixels."""
+        return (x[:, :, rows, columns] for rows, columns in phases_of(x.shape[2], x.shape[3], self.stride))
 
-    def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """The best estimates of the phases."""
-        return self._each(x, lambda denoiser, phase: denoiser.estimate(phase, sigma))
-
-    def condition(
-        self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True, guide_factor: float = 1.0
-    ) -> Polyphase:
-        """Every phase takes its part of the reference, (B, C, H, W); see `Denoiser.condition`."""
-        if not self.takes_reference:
-            return self
-        arguments = sigma, noisy, guide_factor
-        phases = self._phases(reference)
-        return Polyphase(
-            self.stride, *(d.condition(reference[:, :, rows, columns], *arguments) for d, (rows, columns) in phases)
-        )
-
-    def _phases(self, x: Tensor) -> Iterator[tuple[Denoiser, Phase]]:
-        for i, where in enumerate(phases_of(x.shape[2], x.shape[3], self.stride)):
-            denoiser = self.denoisers[i % len(self.denoisers)]
-            assert isinstance(denoiser, Denoiser)
-            yield denoiser, where
-
-    def _each(self, x: Tensor, denoise: Callable[[Denoiser, Tensor], Tensor]) -> Tensor:
+    def combine(self, x: Tensor, views: Iterator[Tensor]) -> Tensor:
+        """Every phase where it came from."""
         out = torch.empty_like(x)
-        for denoiser, (rows, columns) in self._phases(x):
-            out[:, :, rows, columns] = denoise(denoiser, x[:, :, rows, columns])
+        for view, (rows, columns) in zip(views, phases_of(x.shape[2], x.shape[3], self.stride), strict=True):
+            out[:, :, rows, columns] = view
         return out
+
+    def with_denoisers(self, *denoisers: Denoiser) -> Polyphase:
+        """The same with other denoisers."""
+        return Polyphase(self.stride, *denoisers)
