@@ -25,6 +25,8 @@ from .motion import estimate_motion as estimate_motion
 from .noise import add_gaussian_noise as add_gaussian_noise
 from .noise import estimate_noise as estimate_noise
 from .noise import estimate_noise_under_blur as estimate_noise_under_blur
+from .noise_curve import NoiseCurve as NoiseCurve
+from .noise_curve import estimate_noise_curve as estimate_noise_curve
 from .operators import Blur as Blur
 from .plugandplay import Settings as Settings
 from .plugandplay import plan_deblurring as plan_deblurring

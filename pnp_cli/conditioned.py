@@ -27,8 +27,10 @@ from .layers import (
     EulerStep,
     HuberField,
     HuberMixture,
+    coarse,
     grid_offsets,
     log_noise,
+    on_grid,
     reach_of_convolutions,
     reach_of_steps,
 )
@@ -108,14 +110,13 @@ class Guide(nn.Module):
         reference : (B, C, H, W) minus the centre, H and W multiples of 8; the estimate itself if it holds no noise of
             that level.
         estimate : the plain network's result for the reference, minus the centre, same shape.
-        sigma : noise levels (B,), [0, 1] scale.
+        sigma : noise levels, (B, 1, H, W) or (B, 1, 1, 1), [0, 1] scale.
         """
-        level = sigma[:, None, None, None]
         # What the plain network took away, in units of the noise, shows what it should have kept.
-        removed = (reference - estimate) * (0.3 / (level + 1 / 255))
+        removed = (reference - estimate) * (0.3 / (sigma + 1 / 255))
         inputs = F.pixel_unshuffle(torch.cat([estimate, removed], dim=1), 2)
-        constant = (level / SIGMA_UNIT).expand(-1, 1, *inputs.shape[2:])
-        half = F.relu(self.enter(torch.cat([inputs, constant], dim=1)))
+        level = coarse(sigma, 2) / SIGMA_UNIT
+        half = F.relu(self.enter(torch.cat([inputs, level.expand(-1, 1, *inputs.shape[2:])], dim=1)))
         quarter = self.quarter_block(F.relu(self.down(F.pixel_unshuffle(half, 2))))
         eighth = self.eighth_blocks(F.relu(self.deeper(F.pixel_unshuffle(quarter, 2))))
         quarter = self.last_block(quarter + F.pixel_shuffle(self.rise(eighth), 2))
@@ -303,24 +304,11 @@ class Conditioned(Denoiser):
 
     def body(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The guided steps, on (B, image_channels, H, W), H and W multiples of 8; see `Denoiser.body`."""
-        level = log_noise(sigma)[:, None, None, None]
-        maps = {s: torch.cat([m, level.expand(-1, 1, *m.shape[2:])], dim=1) for s, m in self.maps.items()}
+        level = {s: log_noise(coarse(sigma, s)) for s in self.maps}
+        maps = {s: torch.cat([m, level[s].expand(-1, 1, *m.shape[2:])], dim=1) for s, m in self.maps.items()}
         for step in self.euler_steps:
             x = step(x, on_grid(maps[step.scale], step))
         return x
-
-
-def on_grid(maps: Tensor, step: EulerStep) -> Tensor:
-    """Fields on the grid that begins with the image, interpolated for the grid of a step that begins before it.
-
-    (B, maps, rows, columns); a row or a column more where the grid of the step is offset.
-    """
-    for axis, offset in zip((2, 3), step.offset, strict=True):
-        if offset:
-            count = maps.shape[axis]
-            first, last = maps.narrow(axis, 0, 1), maps.narrow(axis, count - 1, 1)
-            maps = torch.lerp(torch.cat([first, maps], axis), torch.cat([maps, last], axis), 1 - offset / step.scale)
-    return maps
 
 
 def _coarse(fine: slice, scale: int) -> slice:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,25 +14,14 @@ from .conditions import Guarantee
 from .errors import DivergenceError, UsageError
 from .jpeg import JpegRounding
 from .kernels import Kernel
-from .light import slope, to_light, to_samples
-from .noise import (
-    MIN_NOISE,
-    correlation_under_blur,
-    estimate_noise,
-    estimate_noise_of_phases,
-    estimate_noise_under_blur,
-    white_level,
-)
+from .light import to_light, to_samples
+from .measurement import MeasurementErrors, measure_errors
 from .operators import BlurCache
 from .patches import Window, choose_patch, least_overlap, restore_by_patches, windows
 from .plugandplay import CLIP_LEVEL, Plan, Settings, plan_deblurring
-from .precision import BlockPrecision
 from .solvers import Record, Solution, Status
 from .tiling import tiled
 from .weights import LoadedDenoiser
-
-BRIGHT = 0.9
-"""Quantile of the slopes of the sRGB curve by which the settings count noise: it is largest where light is bright."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +39,11 @@ class Choices:
     correlation : distance in pixels from which on the noise is independent, 1 for white noise; None finds it out with
         the noise, see `noise.correlation_under_blur`, and takes noise that is given for white. Noise that is not white
         counts as more, see `noise.white_level`.
+    photon : noise beside it that grows with the light, as the gain of `NoiseCurve.photon`. None finds out how noise
+        that is estimated depends on the brightness, unless the image was a JPEG file or its noise is correlated, and
+        takes noise that is given for as large everywhere.
     linear_light : whether the blur acted on the light, and the samples follow the sRGB curve; see `light`. Then the
-        light is restored, with noise and JPEG errors taken for as large everywhere as they are where it is bright.
+        light is restored, in which noise and JPEG errors are the larger, the brighter it is.
     tile : side of the tiles of the denoiser, in pixels; 0 for none, None by the free memory.
     settings : keywords of `Settings.for_noise`: strength, envelope, data_term, step, ridge, box, continuation, refresh,
         acceleration, tol, max_iter.
@@ -66,6 +55,7 @@ class Choices:
     patch: int | None = None
     jpeg: JpegRounding | None = None
     correlation: int | None = None
+    photon: float | None = None
     linear_light: bool = False
     tile: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -98,10 +88,7 @@ class Deblurring:
     Attributes
     ----------
     y : measurement (1, C, H, W), values nominally in [0, 1]; the light, if that is what was blurred.
-    noise : standard deviation of the noise in the samples, given or estimated, [0, 1] scale.
-    correlation : distance in pixels from which on the noise is independent, given or found out.
-    level : standard deviation of white noise that the noise and the errors of JPEG compression together count as.
-    slope : how many times as large noise and errors are in y, root mean square; 1 without `linear_light`.
+    errors : of the measurement, given or estimated.
     linear_light : see `Choices`.
     clipped : share of its samples that count as clipped.
     boundary : name of the boundary model in use; free for patches, since what lies beyond a patch is unknown.
@@ -111,10 +98,7 @@ class Deblurring:
     """
 
     y: Tensor
-    noise: float
-    correlation: int
-    level: float
-    slope: float
+    errors: MeasurementErrors
     linear_light: bool
     clipped: float
     boundary: str
@@ -152,7 +136,7 @@ class Deblurring:
                 raise DivergenceError("the iteration diverged; use certified weights and an admissible step")
             ends.append((solution.converged, solution.violations))
             if worst is None or solution.records[-1].relative > worst[0].records[-1].relative:
-                worst = solution, plan.base.discrepancy(solution.value, self.level * self.slope)
+                worst = solution, plan.base.discrepancy(solution.value, self.errors.level * self.errors.slope)
             frame = plan.base.operator.boundary.frame_of(solution.value)
             return frame.clamp_max(1) if plan.settings.box else frame  # the scene may be brighter, the image not
 
@@ -196,33 +180,26 @@ def prepare_deblurring(
     _require_sense(y, choices)
     blurs = blurs or BlurCache(y.device)
     size = (y.shape[2], y.shape[3])
-    samples = _pixels(y)
-    correlation = choices.correlation or (
-        1 if choices.noise is not None else correlation_under_blur(samples, choices.jpeg)
-    )
-    clip_level, white = CLIP_LEVEL, (y >= CLIP_LEVEL) if choices.clipped and float(y.max()) <= 1 else None
+    white = (y >= CLIP_LEVEL) if choices.clipped and float(y.max()) <= 1 else None
     clipped = float(white.float().mean()) if white is not None else 0.0
-    rms_slope = bright_slope = 1.0
+    errors = measure_errors(
+        y,
+        kernel,
+        choices.noise,
+        choices.photon,
+        correlation=choices.correlation,
+        jpeg=choices.jpeg,
+        linear_light=choices.linear_light,
+        counted=~white if white is not None and clipped < 1 else None,
+    )
+    clip_level = CLIP_LEVEL
     if choices.linear_light:
-        slopes = slope(y if white is None or clipped == 1 else y[~white]).cpu().numpy()
-        rms_slope, bright_slope = float(np.sqrt(np.square(slopes).mean())), float(np.quantile(slopes, BRIGHT))
         clip_level, y = float(to_light(torch.tensor(CLIP_LEVEL, dtype=y.dtype))), to_light(y)
-    noise, jpeg = choices.noise, choices.jpeg
-    if noise is None:
-        if correlation > 1:
-            noise = estimate_noise_of_phases(samples, correlation)
-        elif jpeg is not None and choices.linear_light:
-            noise = estimate_noise(samples, jpeg)
-        else:
-            noise = estimate_noise_under_blur(_pixels(y), kernel, jpeg) / rms_slope
-    level, precision = white_level(noise, correlation), None
-    if jpeg is not None:
-        level, precision = _with_compression(level, jpeg, y)
     settings = Settings.for_noise(
-        bright_slope * level,
+        errors.level * errors.slope,
         denoiser.rules,
         kernel,
-        lipschitz=1.0 if precision is None else precision.norm,
+        lipschitz=errors.norm,
         clip_level=clip_level if clipped else None,
         **choices.settings,
     )
@@ -237,19 +214,15 @@ def prepare_deblurring(
         part = y[:, :, rows, columns]
         operator = blurs(kernel, (part.shape[2], part.shape[3]), boundary_model(boundary))
         network = tiled(denoiser.network, operator.scene, choices.tile, y.device)
-        own = None
-        if jpeg is not None and precision is not None:
-            left_out = (part >= settings.clip_level).any(1, keepdim=True) if settings.clip_level is not None else None
-            own = precision.at(jpeg.of_part(rows.start, columns.start).origin, left_out)
-        return plan_deblurring(part, operator, network, denoiser.certificate, settings, own)
+        left_out = (part >= settings.clip_level).any(1, keepdim=True) if settings.clip_level is not None else None
+        precision = errors.precision(window, left_out)
+        accuracy = errors.accuracy(window)
+        return plan_deblurring(part, operator, network, denoiser.certificate, settings, precision, accuracy)
 
     plan = plan_for(parts[0])
     return Deblurring(
         y=y,
-        noise=noise,
-        correlation=correlation,
-        level=level,
-        slope=rms_slope,
+        errors=errors,
         linear_light=choices.linear_light,
         clipped=clipped,
         boundary=boundary,
@@ -261,23 +234,6 @@ def prepare_deblurring(
     )
 
 
-def _pixels(y: Tensor) -> npt.NDArray[np.float32]:
-    """A measurement as an image, (H, W, C)."""
-    return np.asarray(y[0].permute(1, 2, 0).cpu())
-
-
-def _with_compression(noise: float, jpeg: JpegRounding, y: Tensor) -> tuple[float, BlockPrecision]:
-    """Level of white noise and JPEG's errors together, and its square times the inverse of their covariance.
-
-    Errors of blocks that are left out later, because of clipped samples, are taken for white, of that level.
-    """
-    noise = max(noise, MIN_NOISE)
-    level, covariance = math.hypot(noise, jpeg.level), jpeg.covariance()
-    precision = level**2 * np.linalg.inv(covariance + noise**2 * np.eye(len(covariance)))
-    symmetric = (precision + precision.T) / 2
-    return level, BlockPrecision(symmetric, jpeg.origin, device=y.device, dtype=y.dtype)
-
-
 def _require_sense(y: Tensor, choices: Choices) -> None:
     if y.ndim != 4 or len(y) != 1:
         raise UsageError(f"one image is deblurred at a time, of shape (1, C, H, W), not {tuple(y.shape)}")
@@ -285,6 +241,10 @@ def _require_sense(y: Tensor, choices: Choices) -> None:
         raise UsageError(f"the JPEG file had {len(choices.jpeg.steps)} components, but the image has {y.shape[1]}")
     if choices.noise is not None and not 0 <= choices.noise <= 1:
         raise UsageError(f"the noise level must be on the [0, 1] scale, not {choices.noise:g}")
+    if choices.photon is not None and not 0 <= choices.photon < float("inf"):
+        raise UsageError(f"the noise per brightness must be a number that is not negative, not {choices.photon:g}")
+    if choices.photon and choices.noise is None:
+        raise UsageError("photon noise adds to noise that is given; give 0 if there is no other")
     if choices.correlation is not None and choices.correlation < 1:
         raise UsageError(f"the correlation must be a distance of 1 pixel or more, not {choices.correlation}")
     known = {entry.name for entry in fields(Settings)} - {"clip_level"}

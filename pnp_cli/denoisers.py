@@ -1,7 +1,9 @@
 """The denoiser networks N(x; σ) and their presets.
 
 Every network maps images (B, C, H, W), values nominally in [0, 1], C = 1 or 3, any H and W, to images of
-the same shape. `sigma` is the noise level on the same [0, 1] scale: a number, or one per image (B,).
+the same shape. `sigma` is the noise level on the same [0, 1] scale: a number, one per image (B,), or a map
+(B, 1, H, W) of noise that is not as large everywhere. A map is fixed like a number, whatever it was computed from: for
+a fixed map a network is as averaged as for a number.
 
 `EulerNetwork` is N(x) = c + Qᵀ φ_m(… φ_1(Q(x − c))) with φᵢ explicit Euler steps (see `layers`), c a constant and Q an
 isometry (zero-padding of the sizes and of the channels), so it is averaged exactly when its steps are; see
@@ -13,8 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal
+from itertools import pairwise, repeat
+from typing import Any, Literal, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +28,10 @@ from .layers import (
     BiasedReLU,
     EulerStep,
     HuberMixture,
+    coarse,
     dct_colour_frame,
     grid_offsets,
+    on_grid,
     reach_of_convolutions,
     reach_of_steps,
 )
@@ -108,6 +112,16 @@ def require_positive(*values: Any) -> None:
         raise ValueError(f"the architecture has sizes that are not positive integers: {values}")
 
 
+def part_of(sigma: float | Tensor, rows: slice, columns: slice) -> float | Tensor:
+    """The noise level of a part of an image: that of the whole, if it is no map."""
+    return sigma[:, :, rows, columns] if is_map(sigma) else sigma
+
+
+def is_map(sigma: float | Tensor) -> TypeGuard[Tensor]:
+    """Whether a noise level is a map (B, 1, H, W)."""
+    return isinstance(sigma, Tensor) and sigma.ndim == 4
+
+
 def nothing_to_remove(sigma: float | Tensor) -> bool:
     """Whether a noise level is the number 0."""
     return not isinstance(sigma, Tensor) and sigma == 0
@@ -166,7 +180,7 @@ class Denoiser(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """Denoise `x` of shape (B, C, H, W); `sigma` is a number or a tensor (B,), on the [0, 1] scale.
+        """Denoise `x` of shape (B, C, H, W) at the noise level `sigma`, [0, 1] scale; see the top of this file.
 
         For the number 0 it is the identity.
         """
@@ -191,7 +205,7 @@ class Denoiser(nn.Module):
         Parameters
         ----------
         reference : (B, C, H, W), an image like those the operator is to be applied to.
-        sigma : noise level of the reference, [0, 1] scale; a number or (B,).
+        sigma : noise level of the reference, [0, 1] scale; a number, (B,) or (B, 1, H, W).
         noisy : whether the reference holds white noise of that level, or is an image of which nothing such is known,
             like the iterates of an inverse problem; for all images or each, (B,).
         guide_factor : what the guide takes the noise level for, as a multiple of sigma; the lower, the more it trusts
@@ -200,17 +214,25 @@ class Denoiser(nn.Module):
         return self
 
     def fit(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
-        """An image as the body takes it, (B', image_channels, H', W'), and its noise levels (B',)."""
+        """An image as the body takes it, (B', image_channels, H', W'), and its noise levels.
+
+        Those are (B', 1, H', W') if they are a map, else (B', 1, 1, 1).
+        """
         batch, channels, height, width = x.shape
-        level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(batch)
+        level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+        level = level.expand(batch, -1, -1, -1) if level.ndim == 4 else level.expand(batch)[:, None, None, None]
         if self.centre:
             x = x - self.centre
         if self.image_channels == 3 and channels == 1:
             x = grey_to_colour(x)
         elif self.image_channels == 1 and channels > 1:
-            x, level = x.reshape(-1, 1, height, width), level.repeat_interleave(channels)
+            x, level = x.reshape(-1, 1, height, width), level.repeat_interleave(channels, dim=0)
         bottom, right = -height % self.multiple, -width % self.multiple
-        return (F.pad(x, (0, right, 0, bottom)) if bottom or right else x), level
+        if bottom or right:
+            x = F.pad(x, (0, right, 0, bottom))
+            if is_map(sigma):
+                level = F.pad(level, (0, right, 0, bottom), mode="replicate")
+        return x, level
 
     def body(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The network proper, on an image minus the centre.
@@ -218,7 +240,7 @@ class Denoiser(nn.Module):
         Parameters
         ----------
         x : (B, image_channels, H, W), H and W multiples of `multiple`; the shape is kept.
-        sigma : noise levels (B,), [0, 1] scale.
+        sigma : noise levels, (B, 1, H, W) or (B, 1, 1, 1), [0, 1] scale.
         """
         raise NotImplementedError
 
@@ -285,8 +307,9 @@ class EulerNetwork(Denoiser):
         lift = self.architecture.width - self.image_channels
         if lift:
             x = F.pad(x, (0, 0, 0, 0, 0, lift))
-        for step in self.steps:
-            x = step(x, sigma)
+        levels = {scale: coarse(sigma, scale) for scale in self.architecture.scales}
+        for step in self.euler_steps:
+            x = step(x, on_grid(levels[step.scale], step))
         return x[:, : self.image_channels]
 
 
@@ -323,8 +346,8 @@ class DnCNN(Denoiser):
     def body(self, x: Tensor, sigma: Tensor) -> Tensor:
         """`x` (B, 3, H, W), H and W even, minus what the convolutions take for noise; see `Denoiser.body`."""
         z = F.pixel_unshuffle(x, 2)
-        level = (sigma / SIGMA_UNIT)[:, None, None, None].expand(-1, 1, *z.shape[2:])
-        z = torch.cat([z, level], dim=1)
+        level = coarse(sigma, 2) / SIGMA_UNIT
+        z = torch.cat([z, level.expand(-1, 1, *z.shape[2:])], dim=1)
         for convolution in self.convolutions[:-1]:
             z = F.relu(convolution(z))
         return x - F.pixel_shuffle(self.convolutions[-1](z), 2)
@@ -361,7 +384,7 @@ class OnViews(Denoiser):
         self.centre, self.takes_reference = first.centre, first.takes_reference
 
     def views(self, x: Tensor) -> Iterator[Tensor]:
-        """Of images (B, C, H, W)."""
+        """Of images or maps (B, C, H, W)."""
         raise NotImplementedError
 
     def combine(self, x: Tensor, views: Iterator[Tensor]) -> Tensor:
@@ -374,11 +397,11 @@ class OnViews(Denoiser):
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise `x` of shape (B, C, H, W), a call of the network for every view."""
-        return self.combine(x, (denoiser(view, sigma) for denoiser, view in self._pairs(x)))
+        return self.combine(x, (denoiser(view, level) for denoiser, view, level in self._each(x, sigma)))
 
     def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """From the best estimates of the views."""
-        return self.combine(x, (denoiser.estimate(view, sigma) for denoiser, view in self._pairs(x)))
+        return self.combine(x, (denoiser.estimate(view, level) for denoiser, view, level in self._each(x, sigma)))
 
     def condition(
         self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True, guide_factor: float = 1.0
@@ -386,14 +409,17 @@ class OnViews(Denoiser):
         """Every view takes the reference, (B, C, H, W), as it sees the image; see `Denoiser.condition`."""
         if not self.takes_reference:
             return self
-        arguments = sigma, noisy, guide_factor
-        return self.with_denoisers(*(d.condition(view, *arguments) for d, view in self._pairs(reference)))
+        return self.with_denoisers(
+            *(d.condition(view, level, noisy, guide_factor) for d, view, level in self._each(reference, sigma))
+        )
 
-    def _pairs(self, x: Tensor) -> Iterator[tuple[Denoiser, Tensor]]:
-        for i, view in enumerate(self.views(x)):
+    def _each(self, x: Tensor, sigma: float | Tensor) -> Iterator[tuple[Denoiser, Tensor, float | Tensor]]:
+        """The views, each with its denoiser and noise level."""
+        levels = self.views(sigma) if is_map(sigma) else repeat(sigma)
+        for i, (view, level) in enumerate(zip(self.views(x), levels, strict=False)):
             denoiser = self.denoisers[i % len(self.denoisers)]
             assert isinstance(denoiser, Denoiser)
-            yield denoiser, view
+            yield denoiser, view, level
 
 
 class Ensemble(OnViews):

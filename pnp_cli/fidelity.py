@@ -12,7 +12,7 @@ from typing import Protocol
 from torch import Tensor
 
 from .operators import Blur
-from .precision import BlockPrecision
+from .precision import Precision
 
 
 class Fidelity(Protocol):
@@ -36,7 +36,7 @@ class LeastSquares:
     the inverse of their covariance, times a variance: L = ‖P‖‖K‖² + ridge, and of μ the ridge is left. Where the
     measurement is *clipped* the light was y or more, and r = min(Kx − y, 0): only a scene that is too dark there is at
     fault. That part of f is a squared distance to a convex set, so f is convex and its gradient as smooth; of μ the
-    ridge is left. P must be the identity there.
+    ridge is left. P must be diagonal there.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class LeastSquares:
         y: Tensor,
         ridge: float = 0.0,
         clip_level: float | None = None,
-        precision: BlockPrecision | None = None,
+        precision: Precision | None = None,
     ) -> None:
         self.operator, self.y, self.ridge, self.precision = operator, y, ridge, precision
         self.clipped = y >= clip_level if clip_level is not None else None

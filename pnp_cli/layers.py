@@ -41,9 +41,8 @@ class BiasedReLU(nn.Module):
         self.offset_per_sigma = nn.Parameter(torch.zeros(filters))
 
     def forward(self, t: Tensor, sigma: Tensor) -> Tensor:
-        """Apply S to `t` of shape (B, F, H, W) at noise levels `sigma` of shape (B,), [0, 1] scale."""
-        bias = self.offset + sigma[:, None] * self.offset_per_sigma  # (B, F)
-        return F.relu(t + bias[:, :, None, None])
+        """Apply S to `t` (B, F, H, W) at noise levels `sigma`, (B, 1, 1, 1) or (B, 1, H, W), [0, 1] scale."""
+        return F.relu(t + self.offset[:, None, None] + sigma * self.offset_per_sigma[:, None, None])
 
 
 class HuberMixture(nn.Module):
@@ -81,12 +80,12 @@ class HuberMixture(nn.Module):
         self.logits_slope = nn.Parameter(torch.zeros(1 + self.TERMS, groups))
 
     def forward(self, t: Tensor, sigma: Tensor) -> Tensor:
-        """Apply S to `t` of shape (B, F, H, W) at noise levels `sigma` of shape (B,), [0, 1] scale."""
-        level = log_noise(sigma)[:, None, None]  # (B, 1, 1)
-        threshold = SIGMA_UNIT * torch.exp(self.log_threshold + self.log_threshold_slope * level)
-        threshold = threshold.clamp_min(self.SMALLEST)[..., None, None]
-        weight = torch.softmax(self.logits + self.logits_slope * level, dim=1)[..., None, None]
-        linear, height = weight[:, 0], weight[:, 1:] * threshold  # height and threshold are (B, J, F/group, 1, 1)
+        """Apply S to `t` (B, F, H, W) at noise levels `sigma`, (B, 1, 1, 1) or (B, 1, H, W), [0, 1] scale."""
+        level = log_noise(sigma)[:, None]  # (B, 1, 1, h, w); h = H and w = W, or both are 1
+        threshold = SIGMA_UNIT * torch.exp(_by_group(self.log_threshold) + _by_group(self.log_threshold_slope) * level)
+        threshold = threshold.clamp_min(self.SMALLEST)
+        weight = torch.softmax(_by_group(self.logits) + _by_group(self.logits_slope) * level, dim=1)
+        linear, height = weight[:, 0], weight[:, 1:] * threshold  # height and threshold are (B, J, F/group, h, w)
         if self.group == 1:
             inverse = 1 / threshold
             out = t * linear
@@ -99,6 +98,11 @@ class HuberMixture(nn.Module):
         for j in range(self.TERMS):  # P(z; λ) = z·λ/max(‖z‖, λ)
             gain = torch.addcmul(gain, torch.maximum(square, threshold[:, j].square()).rsqrt(), height[:, j])
         return (z * gain[:, :, None]).flatten(1, 2)
+
+
+def _by_group(parameter: Tensor) -> Tensor:
+    """(J, F/group) to (J, F/group, 1, 1)."""
+    return parameter[:, :, None, None]
 
 
 def reach_of_convolutions(p: int, scale: int, radius: int, offset: int = 0) -> int:
@@ -252,6 +256,31 @@ class EulerStep(nn.Module):
     def forward(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Apply φ to `x` of shape (B, C, H, W), H and W multiples of `scale`; for `parameter` see the activation."""
         return x - self.step * self.synthesise(self.activation(self.analyse(x), parameter))
+
+
+def coarse(levels: Tensor, scale: int) -> Tensor:
+    """Noise levels on a grid of cells of scale² pixels: the means over them.
+
+    (B, 1, H, W), H and W multiples of `scale`, to (B, 1, H/scale, W/scale); (B, 1, 1, 1) stays.
+    """
+    return levels if levels.shape[2:] == (1, 1) else F.avg_pool2d(levels, scale)
+
+
+def on_grid(fields: Tensor, step: EulerStep) -> Tensor:
+    """Fields on the grid that begins with the image, interpolated for the grid of a step that begins before it.
+
+    (B, C, rows, columns); a row or a column more where the grid of the step is offset. (B, C, 1, 1) stays.
+    """
+    if fields.shape[2:] == (1, 1):
+        return fields
+    for axis, offset in zip((2, 3), step.offset, strict=True):
+        if offset:
+            count = fields.shape[axis]
+            first, last = fields.narrow(axis, 0, 1), fields.narrow(axis, count - 1, 1)
+            fields = torch.lerp(
+                torch.cat([first, fields], axis), torch.cat([fields, last], axis), 1 - offset / step.scale
+            )
+    return fields
 
 
 def reach_of_steps(p: int, steps: Sequence[EulerStep]) -> int:

@@ -34,6 +34,9 @@ with levels near that of rounding where it is high; white noise has 0.85 and mor
 GREY_PATCH, MOST_GREY_PATCHES = 7, 200_000
 """Side of the patches of a plane, and about how many are used."""
 
+FEWEST_IN_COLOUR = 20
+"""Least number of patches of all colours, times their number of samples."""
+
 FEWEST_WEAK = 60
 """Least number of patches with little texture, times their number of pixels: fewer would bias the eigenvalue."""
 
@@ -52,6 +55,9 @@ FLAT_SHARE, FEWEST_BLOCKS = 0.05, 4
 
 NOT_WHITE = 1.2
 """Ratio of levels that neither white noise nor what is left of a scene reaches."""
+
+LEAST_NOISY = 0.1
+"""Least share of samples that count as noisy."""
 
 MOST_JPEG_BLOCKS, FEWEST_JPEG_BLOCKS, JPEG_FLAT_SHARE = 50_000, 64, 0.05
 """About how many blocks of a JPEG file are used, the least number of them, and the share that counts as flat."""
@@ -74,7 +80,7 @@ Phase = tuple[slice, slice]
 
 
 def add_gaussian_noise(
-    pixels: npt.NDArray[np.float32], sigma: float, seed: int | Sequence[int]
+    pixels: npt.NDArray[np.float32], sigma: float, seed: int | Sequence[int], photon: float = 0.0
 ) -> npt.NDArray[np.float32]:
     """Pixels plus independent Gaussian noise.
 
@@ -83,13 +89,17 @@ def add_gaussian_noise(
     pixels : (H, W, C), white is 1.
     sigma : standard deviation of the noise, [0, 1] scale.
     seed : of NumPy's default generator: a non-negative integer or several.
+    photon : variance per brightness of further noise, that of photons: the brightness of one, white is 1.
 
     Returns
     -------
     float32 array (H, W, C); it is not clipped, so values may lie outside [0, 1].
     """
     generator = np.random.default_rng(seed)
-    return pixels + np.float32(sigma) * generator.standard_normal(pixels.shape, dtype=np.float32)
+    noise = generator.standard_normal(pixels.shape, dtype=np.float32)
+    if not photon:
+        return pixels + np.float32(sigma) * noise
+    return pixels + np.sqrt(np.float32(sigma**2) + np.float32(photon) * pixels.clip(0)) * noise
 
 
 def estimate_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = None) -> float:
@@ -200,12 +210,22 @@ def _noise_floor(pixels: npt.NDArray[np.float32]) -> tuple[float, float]:
     The smallest eigenvalues of the covariance of patches, as many as have a mean below their median (Chen, Zhu & Heng
     2015); 0 for images of too few patches.
     """
-    if min(pixels.shape[:2]) < PATCH:
-        return 0.0, 0.0
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (PATCH, PATCH), axis=(0, 1))
-    step = math.ceil(math.sqrt(windows.shape[0] * windows.shape[1] / MOST_PATCHES))
-    patches = windows[::step, ::step].reshape(-1, 3 * PATCH**2).astype(np.float64)
-    if len(patches) < 20 * patches.shape[1]:
+    return noise_floor_of(patches_of(pixels, PATCH, MOST_PATCHES))
+
+
+def patches_of(pixels: npt.NDArray[np.float32], side: int, most: int) -> npt.NDArray[np.float64]:
+    """About so many patches of an image (H, W) or (H, W, C), evenly over it, as vectors (N, D)."""
+    if min(pixels.shape[:2]) < side:
+        return np.zeros((0, side**2 * math.prod(pixels.shape[2:])))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (side, side), axis=(0, 1))
+    step = math.ceil(math.sqrt(windows.shape[0] * windows.shape[1] / most))
+    patches = windows[::step, ::step]
+    return patches.reshape(len(patches) * patches.shape[1], -1).astype(np.float64)
+
+
+def noise_floor_of(patches: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The same as `_noise_floor`, of patches of all colours (N, D)."""
+    if len(patches) < FEWEST_IN_COLOUR * patches.shape[1]:
         return 0.0, 0.0
     eigenvalues = _eigenvalues(patches)
     count = len(eigenvalues)
@@ -238,19 +258,24 @@ def _weak_texture_floor(plane: npt.NDArray[np.float32]) -> tuple[float, float]:
     that in photographs, and for all of it where the least number of patches is taken. Patches with black or white in
     them are left out if there are enough others. 0 for images of too few patches.
     """
+    patches = patches_of(plane, GREY_PATCH, MOST_GREY_PATCHES)
+    free = unclipped(patches)
+    patches = patches[free] if free.sum() > FEWEST_WEAK * patches.shape[1] else patches
+    return weak_texture_floor_of(patches, np.square(patches @ DIFFERENCES.T).sum(axis=1))
+
+
+def unclipped(patches: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which patches (N, D) hold neither black nor white."""
+    return ((patches != 0) & (patches != 1)).all(axis=1)
+
+
+def weak_texture_floor_of(patches: npt.NDArray[np.float64], texture: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The same as `_weak_texture_floor`, of patches (N, D) and the squares of their differences (N,)."""
     from scipy.stats import gamma
 
-    if min(plane.shape) < GREY_PATCH:
-        return 0.0, 0.0
-    windows = np.lib.stride_tricks.sliding_window_view(plane, (GREY_PATCH, GREY_PATCH))
-    step = math.ceil(math.sqrt(windows.shape[0] * windows.shape[1] / MOST_GREY_PATCHES))
-    patches = windows[::step, ::step].reshape(-1, GREY_PATCH**2).astype(np.float64)
-    free = ((patches != 0) & (patches != 1)).all(axis=1)
     fewest = FEWEST_WEAK * patches.shape[1]
-    patches = patches[free] if free.sum() > fewest else patches
     if len(patches) <= fewest:
         return 0.0, 0.0
-    texture = np.square(patches @ DIFFERENCES.T).sum(axis=1)
     least = np.partition(texture, fewest)[fewest]
     # Of noise of variance 1 the texture is about gamma-distributed, with these moments.
     form = DIFFERENCES.T @ DIFFERENCES
@@ -345,10 +370,11 @@ def estimate_noise_under_blur(
     Where the blur's transfer function is small beside the 1/f of natural images, the spectrum holds noise only. Its
     power there, in the twentieth of all frequencies where least of the scene is left, is exponentially distributed:
     the median divided by ln 2 estimates σ². A Hann window keeps the frame's edges out of these frequencies. Mean over
-    the channels that vary; a twentieth is a compromise between scatter and bias (`benchmarks.noise_level`). JPEG
-    compression removes noise at high frequencies first, so the quarter of lowest frequency counts where it holds more
-    by `NOT_WHITE`; even that is then a lower bound. If it is known how the image was compressed (`images.Image.jpeg`),
-    and there are enough blocks, the noise before compression is measured instead, see `_noise_before_compression`.
+    the channels that vary; a twentieth is a compromise between scatter and bias (`benchmarks.noise_level`). Samples
+    that are black or white hold no noise and do not count, unless some lie beyond. JPEG compression removes noise at
+    high frequencies first, so the quarter of lowest frequency counts where it holds more by `NOT_WHITE`; even that is
+    then a lower bound. If it is known how the image was compressed (`images.Image.jpeg`), and there are enough blocks,
+    the noise before compression is measured instead, see `_noise_before_compression`.
 
     Images that are smaller than the kernel, or than 8 pixels on a side, are measured by `estimate_noise`.
     """
@@ -363,10 +389,12 @@ def estimate_noise_under_blur(
     left = mtf(kernel, (height, width))[:, : width // 2 + 1] ** 2 / np.maximum(frequency, 1 / (height * width))
     noise_only = left <= np.quantile(left, 0.05)
     low = frequency[noise_only] <= np.quantile(frequency[noise_only], 0.25)
-    planes = np.moveaxis(pixels.astype(np.float64), 2, 0)
-    spectra = [np.fft.rfft2((plane - plane.mean()) * window)[noise_only] for plane in planes if np.ptp(plane) > 0]
-    if not spectra:
+    planes = [plane for plane in np.moveaxis(pixels.astype(np.float64), 2, 0) if np.ptp(plane) > 0]
+    if not planes:
         return 0.0
-    power = np.square(np.abs(spectra)) / (np.log(2) * np.square(window).sum())
+    spectra = [np.fft.rfft2((plane - plane.mean()) * window)[noise_only] for plane in planes]
+    beyond = pixels.min() < 0 or pixels.max() > 1
+    noisy = [1.0 if beyond else max(float(((plane > 0) & (plane < 1)).mean()), LEAST_NOISY) for plane in planes]
+    power = np.square(np.abs(spectra)) / (np.log(2) * np.square(window).sum() * np.array(noisy)[:, None])
     everywhere, below = (float(np.sqrt(np.median(part, axis=1)).mean()) for part in (power, power[:, low]))
     return below if below > NOT_WHITE * everywhere else everywhere

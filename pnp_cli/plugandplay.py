@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
@@ -20,7 +20,7 @@ from .errors import UsageError
 from .fidelity import Fidelity, LeastSquares
 from .kernels import Kernel, weak_share
 from .operators import Blur
-from .precision import BlockPrecision
+from .precision import Precision
 from .proximal import MoreauEnvelope, Tolerance, loose, summable
 from .rules import PLAIN_RULES, Rules
 from .solvers import Record, Solution, fixed_point
@@ -139,13 +139,13 @@ class PlugAndPlayMap:
     ----------
     fidelity : data term f.
     denoiser : N, called as ``denoiser(x, sigma)``.
-    sigma : noise level given to N, [0, 1] scale.
+    sigma : noise level given to N, [0, 1] scale, a number or a map.
     step : step of the gradient of f.
     box : P projects onto [0, box]; None for no projection.
     """
 
     def __init__(
-        self, fidelity: Fidelity, denoiser: nn.Module, sigma: float, step: float, box: float | None = 1.0
+        self, fidelity: Fidelity, denoiser: nn.Module, sigma: float | Tensor, step: float, box: float | None = 1.0
     ) -> None:
         self.fidelity, self.denoiser, self.sigma, self.step, self.box = fidelity, denoiser, sigma, step, box
 
@@ -171,6 +171,7 @@ class Plan:
     base : least squares, from which the data term in use is made.
     denoiser : N.
     warm : iterations of the warm-up.
+    emphasis : by what the strength is multiplied in places of the scene, (1, 1, H, W); None for 1.
     """
 
     settings: Settings
@@ -178,6 +179,7 @@ class Plan:
     base: LeastSquares
     denoiser: nn.Module
     warm: int
+    emphasis: Tensor | None = None
 
     @property
     def box(self) -> float | None:
@@ -200,7 +202,7 @@ class Plan:
     def operator(self) -> PlugAndPlayMap:
         """The frozen map T. A conditioned denoiser takes the first image it is called with as its reference."""
         s = self.settings
-        return _map(self.base, self._referenced(), s, s.strength, s.envelope, s.step, summable)
+        return _map(self.base, self._referenced(), s, self._by_place(s.strength), s.envelope, s.step, summable)
 
     def warm_up(self) -> Iterator[PlugAndPlayMap]:
         """The maps of the continuation: strong denoising at first, with h in proportion to the strength."""
@@ -210,7 +212,11 @@ class Plan:
             if renewals > 0 and (i == 0 or i * renewals // self.warm != (i - 1) * renewals // self.warm):
                 denoiser = self._referenced()
             h = s.envelope * float(sigma) / s.strength
-            yield _map(self.base, denoiser, s, float(sigma), h, s.step if s.data_term != "envelope" else None, loose)
+            step = s.step if s.data_term != "envelope" else None
+            yield _map(self.base, denoiser, s, self._by_place(float(sigma)), h, step, loose)
+
+    def _by_place(self, strength: float) -> float | Tensor:
+        return strength if self.emphasis is None or not strength else strength * self.emphasis
 
     def _referenced(self) -> nn.Module:
         return SelfReferenced(self.denoiser) if self.references and _takes_reference(self.denoiser) else self.denoiser
@@ -237,7 +243,8 @@ def plan_deblurring(
     denoiser: nn.Module,
     certificate: Certificate,
     settings: Settings,
-    precision: BlockPrecision | None = None,
+    precision: Precision | None = None,
+    accuracy: Tensor | None = None,
 ) -> Plan:
     """Prepare the restoration of y = Kx + noise.
 
@@ -248,6 +255,9 @@ def plan_deblurring(
     denoiser, certificate : N and what is proven about it.
     settings : see `Settings.for_noise`.
     precision : of the noise if it is not white, see `fidelity.LeastSquares`.
+    accuracy : if errors are not as large everywhere, how many times smaller than on average they are by place,
+        (1, 1, H, W). A plain network is that much stronger there, where the data weigh more, so that what it removes
+        stays in proportion to the noise. A conditioned one sees for itself where details are.
 
     Returns
     -------
@@ -259,11 +269,21 @@ def plan_deblurring(
     final = _map(base, denoiser, s, s.strength, s.envelope, s.step, summable)
     guarantee = plug_and_play_guarantee(final.fidelity, final.step, certificate, s.box)
     warm = min(s.continuation, s.max_iter // 2) if 0 < s.strength < WARM_SIGMA else 0
-    return Plan(s, guarantee, base, denoiser, warm)
+    plan = Plan(s, guarantee, base, denoiser, warm)
+    if accuracy is None or plan.references:
+        return plan
+    scene = blur.boundary.extrapolate(accuracy).clamp(float(accuracy.min()), float(accuracy.max()))
+    return replace(plan, emphasis=scene)
 
 
 def _map(
-    base: LeastSquares, denoiser: nn.Module, s: Settings, sigma: float, h: float, step: float | None, tol: Tolerance
+    base: LeastSquares,
+    denoiser: nn.Module,
+    s: Settings,
+    sigma: float | Tensor,
+    h: float,
+    step: float | None,
+    tol: Tolerance,
 ) -> PlugAndPlayMap:
     fidelity: Fidelity = MoreauEnvelope(base, h, tol) if s.data_term == "envelope" else base
     if step is None:

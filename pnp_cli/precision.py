@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,46 @@ from torch import Tensor
 from .boundaries import Size
 
 Matrix = npt.NDArray[np.float64]
+
+
+class Precision(Protocol):
+    """P, a symmetric, positive definite matrix on images (B, C, H, W)."""
+
+    norm: float
+    """‖P‖ or more."""
+
+    def __call__(self, r: Tensor) -> Tensor:
+        """P r, (B, C, H, W)."""
+
+    def spectrum(self, scene: Size) -> Tensor:
+        """Eigenvalues of about P by frequency: (C, H, W // 2 + 1), or what broadcasts to it."""
+
+
+class WeightedPrecision:
+    """P r = w · Q(w · r), for errors that are 1/w times as large by place as those that Q is the precision of.
+
+    Parameters
+    ----------
+    weights : w > 0, (1, C, H, W) or (1, 1, H, W).
+    inner : Q; None for the identity.
+    largest : bound of the weights, or None for the largest of them. It may count those of other parts of an image, so
+        that the norm is the same for all.
+    """
+
+    def __init__(self, weights: Tensor, inner: Precision | None = None, largest: float | None = None) -> None:
+        self._weights, self._inner = weights, inner
+        largest = float(weights.max()) if largest is None else largest
+        self.norm = largest**2 * (1.0 if inner is None else inner.norm)
+
+    def __call__(self, r: Tensor) -> Tensor:
+        """P r, (B, C, H, W)."""
+        weighed = self._weights * r
+        return self._weights * (weighed if self._inner is None else self._inner(weighed))
+
+    def spectrum(self, scene: Size) -> Tensor:
+        """That of Q with the mean of w²."""
+        mean = self._weights.square().mean()
+        return mean if self._inner is None else mean * self._inner.spectrum(scene)
 
 
 class BlockPrecision:

@@ -7,6 +7,9 @@ from typing import Any
 from .accelerators import ACCELERATORS
 from .certificate import Certificate
 from .conditions import Guarantee
+from .measurement import MeasurementErrors
+from .noise import white_level
+from .noise_curve import NoiseCurve
 from .operators import Blur
 from .plugandplay import BRIGHTEST, Plan, Settings
 from .solvers import Solution, Status
@@ -27,14 +30,16 @@ def certificate_line(certificate: Certificate) -> str:
     return f"NOT certified: {certificate.reason}"
 
 
-def denoiser_lines(name: str, certificate: Certificate, conditioned: bool) -> list[str]:
-    """What is proven about one application of a denoiser, or about its two passes."""
+def denoiser_lines(name: str, certificate: Certificate, conditioned: bool, *, mapped: bool = False) -> list[str]:
+    """What is proven about one application of a denoiser, or its two passes; `mapped` if by a map of the noise."""
     lines = [f"denoiser    {name}, {certificate_line(certificate)}"]
     if conditioned and certificate.averaged:
         lines += [
             "            first pass: averaged; second pass: averaged for its fixed reference, image and first pass",
             "            both together, with the reference computed from the input: not known to be nonexpansive",
         ]
+    if mapped and certificate.averaged:
+        lines.append("            each pass is averaged for a fixed map of the noise, which is computed from the input")
     return lines
 
 
@@ -48,6 +53,36 @@ def clipping_line(share: float, box: bool) -> str:
     """How much of the measurement is clipped, and where the scene may be instead of in [0, 1]."""
     scene = f", the box is [0, {BRIGHTEST:g}]" if box else ""
     return f"clipped     {share:.2%} of the samples are known to be that bright or brighter{scene}"
+
+
+def noise_words(curve: NoiseCurve, noise: float, origin: str) -> str:
+    """How large the noise is, `origin` says how that is known; `noise` is its mean, on the 0-255 scale."""
+    if curve.constant:
+        return f"{noise:.3g} (0-255 scale, {origin})"
+    points = [(255 * brightness, 255 * variance**0.5) for brightness, variance in curve.points()]
+    (dark, least), (bright, most) = points[0], points[-1]
+    return (
+        f"{noise:.3g} on average (0-255 scale, {origin}), "
+        f"from {least:.3g} at brightness {dark:.0f} to {most:.3g} at {bright:.0f}"
+    )
+
+
+def error_lines(errors: MeasurementErrors, rounding: float | None, linear_light: bool, origin: str) -> list[str]:
+    """How large the errors of a measurement are; `rounding` is that of JPEG compression, on the 0-255 scale."""
+    noise = 255 * errors.noise
+    lines = [f"noise       {noise_words(errors.curve, noise, origin)}"]
+    if errors.correlation > 1:
+        lines.append(correlation_line(errors.correlation, white_level(noise, errors.correlation)))
+    if linear_light:
+        lines.append(light_line(noise, noise * errors.slope))
+    if rounding is not None:
+        lines.append(compression_line(rounding, 255 * errors.level))
+    return lines
+
+
+def curve_dict(curve: NoiseCurve) -> list[list[float]] | None:
+    """Points of brightness and level, 0-255 scale; None for noise that is as large everywhere."""
+    return None if curve.constant else [[255 * b, 255 * v**0.5] for b, v in curve.points()]
 
 
 def light_line(noise: float, in_light: float) -> str:
@@ -87,7 +122,13 @@ def guarantee_lines(guarantee: Guarantee, settings: Settings) -> list[str]:
 
 
 def solution_lines(
-    solution: Solution, plan: Plan, discrepancy: float | None = None, *, correlated: bool = False, hint: str = ""
+    solution: Solution,
+    plan: Plan,
+    discrepancy: float | None = None,
+    *,
+    compressed: bool = False,
+    correlated: bool = False,
+    hint: str = "",
 ) -> list[str]:
     """How a Plug-and-Play run ended; `discrepancy` of `LeastSquares.discrepancy`, the rest for `discrepancy_line`."""
     settings, warm = plan.settings, plan.warm
@@ -123,7 +164,6 @@ def solution_lines(
     if solution.error_bound is not None:
         lines.append(f"error       at most {solution.error_bound:.4g} from the unique fixed point (Euclidean norm)")
     if discrepancy is not None:
-        compressed = plan.base.precision is not None
         lines.append(discrepancy_line(discrepancy, compressed=compressed, correlated=correlated, hint=hint))
     return lines
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,4 +18,9 @@ def to_tensor(image: Image, device: torch.device | str = "cpu", dtype: torch.dty
 
 def from_tensor(tensor: Tensor, like: Image) -> Image:
     """Image with the pixels of a tensor (1, C, H, W), shared where they can be, and all else of `like`."""
-    return like.with_pixels(tensor[0].permute(1, 2, 0).cpu().float().numpy())
+    return like.with_pixels(to_pixels(tensor))
+
+
+def to_pixels(tensor: Tensor) -> npt.NDArray[np.float32]:
+    """A tensor (1, C, H, W) as pixels (H, W, C), shared where they can be."""
+    return np.asarray(tensor[0].permute(1, 2, 0).cpu().float())

@@ -15,8 +15,8 @@ import psutil
 import torch
 from torch import Tensor
 
-from .conditioned import ConditionedNetwork, assemble
-from .denoisers import Denoiser
+from .conditioned import Conditioned, ConditionedNetwork, assemble
+from .denoisers import Denoiser, part_of
 
 BYTES_PER_PIXEL = 1200
 """Memory that an image needs per pixel while it is denoised whole: `conditioned` takes 320 as measured on 1 and 4
@@ -78,11 +78,11 @@ class Tiled(Denoiser):
 
     def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """Denoise `x` of shape (B, C, H, W)."""
-        return self._each(x, lambda part, tile: self.denoiser.part(tile.outer)(part, sigma))
+        return self._each(x, lambda part, tile: self.denoiser.part(tile.outer)(part, part_of(sigma, *tile.outer)))
 
     def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """The best single estimate of the network; a reference is kept for one tile at a time only."""
-        return self._each(x, lambda part, tile: self.denoiser.estimate(part, sigma))
+        return self._each(x, lambda part, tile: self.denoiser.estimate(part, part_of(sigma, *tile.outer)))
 
     def condition(
         self, reference: Tensor, sigma: float | Tensor, noisy: bool | Tensor = True, guide_factor: float = 1.0
@@ -94,10 +94,13 @@ class Tiled(Denoiser):
         network = self.denoiser
         if not isinstance(network, ConditionedNetwork):
             return self
-        tiles = self._tiles(reference)
-        arguments = sigma, noisy, guide_factor
-        parts = ((network.condition(_part(reference, t.outer), *arguments), t.crop, t.inner) for t in tiles)
-        return Tiled.of(assemble(parts, reference.shape), self.side)
+
+        def parts() -> Iterator[tuple[Conditioned, tuple[slice, slice], tuple[slice, slice]]]:
+            for tile in self._tiles(reference):
+                part, level = _part(reference, tile.outer), part_of(sigma, *tile.outer)
+                yield network.condition(part, level, noisy, guide_factor), tile.crop, tile.inner
+
+        return Tiled.of(assemble(parts(), reference.shape), self.side)
 
     def _tiles(self, x: Tensor) -> Iterator[Tile]:
         return tiles_of(x.shape[2], x.shape[3], self.side, self.halo, self.multiple)

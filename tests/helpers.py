@@ -46,7 +46,9 @@ def relative_dot_test(
     assert abs(left - right) <= 1e-12 * scale, f"<Au, v> = {left!r}, <u, A'v> = {right!r}"
 
 
-def steepest(network: Callable[..., torch.Tensor], x: torch.Tensor, sigma: float, iterations: int = 25) -> float:
+def steepest(
+    network: Callable[..., torch.Tensor], x: torch.Tensor, sigma: float | torch.Tensor, iterations: int = 25
+) -> float:
     """Largest ‖J d‖/‖d‖ found by power iteration on JᵀJ at x, in the precision of x."""
     d = torch.randn_like(x)
     slope = 0.0

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pnp_cli import Ensemble, Tiled, Trainer, TrainingConfig, UsageError, certify, weights
-from pnp_cli.conditioned import ConditionedArchitecture, ConditionedNetwork, SelfReferenced, on_grid
+from pnp_cli.conditioned import ConditionedArchitecture, ConditionedNetwork, SelfReferenced
 from pnp_cli.denoisers import EulerArchitecture, EulerNetwork
-from pnp_cli.layers import BiasedReLU, EulerStep, HuberField
+from pnp_cli.layers import BiasedReLU, EulerStep, HuberField, on_grid
 from pnp_cli.presets import build
 from pnp_cli.training import export
 

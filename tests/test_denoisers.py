@@ -12,7 +12,7 @@ from pnp_cli.denoisers import EulerArchitecture
 from pnp_cli.images import Image
 from pnp_cli.presets import PRESETS, architecture_from_dict, architecture_to_dict, build
 
-from .helpers import small_conditioned, small_network
+from .helpers import small_conditioned, small_network, steepest
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -67,6 +67,47 @@ def test_one_noise_level_per_image() -> None:
     torch.testing.assert_close(both[1:], network(x[1:], 0.2))
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("size", [(8, 8), (7, 13), (1, 1)])
+def test_a_map_of_one_noise_level_is_that_level(preset: str, size: tuple[int, int]) -> None:
+    """In one pass and in two, of images of any size and any number of channels."""
+    network = build(PRESETS[preset]).requires_grad_(False)
+    network.initialise()
+    for channels in (1, 3):
+        x, levels = torch.rand(2, channels, *size), torch.tensor([0.05, 0.2])
+        maps = levels[:, None, None, None].expand(-1, 1, *size)
+        for denoise in (network, network.estimate):
+            torch.testing.assert_close(denoise(x, maps), denoise(x, levels))
+
+
+@pytest.mark.parametrize("name", ["plain", "conditioned"])
+def test_a_noise_map_acts_where_it_is(name: str) -> None:
+    """Far from the border between two levels the result is that of each."""
+    network = small_conditioned() if name == "conditioned" else small_network(staggered=True)
+    reach = network.reach(8)
+    x = torch.rand(1, 3, 16, 2 * reach + 16)
+    levels = torch.full_like(x[:, :1], 0.05)
+    levels[..., reach + 8 :] = 0.3
+    result = network.estimate(x, levels)
+    torch.testing.assert_close(result[..., :8], network.estimate(x, 0.05)[..., :8])
+    torch.testing.assert_close(result[..., -8:], network.estimate(x, 0.3)[..., -8:])
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "dncnn"])
+def test_nonexpansive_for_every_noise_map(preset: str) -> None:
+    """Whatever the map, down to no noise in places: the constant of the certificate holds."""
+    network = build(PRESETS[preset]).double().requires_grad_(False)
+    network.initialise()
+    alpha = certify(network).alpha
+    x, y = torch.rand(2, 1, 3, 17, 22, dtype=torch.float64)
+    levels = 0.4 * (torch.rand_like(x[:, :1]) - 0.3).clamp_min(0)
+    operator = network.condition(y, levels)
+    assert steepest(operator, x, levels) <= 1 + 1e-9
+    change = operator(x, levels) - operator(y, levels)
+    bent = change.square().sum() + (1 - alpha) / alpha * ((x - y) - change).square().sum()
+    assert float(bent) <= float((x - y).square().sum()) * (1 + 1e-12)
+
+
 def test_grey_is_the_isometric_embedding() -> None:
     """x ↦ (x, x, x)/√3 and back by the adjoint, so a grey image is as averaged as a colour one."""
     network = small_network()
@@ -88,9 +129,10 @@ def test_the_frame_denoises_before_training(photo: Image, sigma: float) -> None:
 
 def test_ensemble_commutes_with_flips_and_rotations() -> None:
     ensemble = Ensemble(small_network())
-    x = torch.rand(1, 3, 8, 12)
+    x, levels = torch.rand(1, 3, 8, 12), 0.3 * torch.rand(1, 1, 8, 12)
     for change in (lambda t: t.flip(3), lambda t: torch.rot90(t, 1, (2, 3)), lambda t: t.transpose(2, 3)):
         torch.testing.assert_close(ensemble(change(x), 0.1), change(ensemble(x, 0.1)))
+        torch.testing.assert_close(ensemble(change(x), change(levels)), change(ensemble(x, levels)))
 
 
 def test_conditioned_ensemble_is_that_of_the_two_passes() -> None:

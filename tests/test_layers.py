@@ -24,7 +24,14 @@ def parameter_for(name: str, sigma: float, height: int, width: int) -> torch.Ten
     """What an activation depends on besides its input: a noise level, or maps."""
     if name == "field":
         return torch.randn(1, 4, height, width, dtype=torch.float64)
-    return torch.tensor([sigma], dtype=torch.float64)
+    if name == "map":
+        return sigma * torch.rand(1, 1, height, width, dtype=torch.float64)
+    return level(sigma, torch.float64)
+
+
+def level(sigma: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """One noise level for the whole of one image, as the steps take it."""
+    return torch.full((1, 1, 1, 1), sigma, dtype=dtype)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
@@ -42,7 +49,7 @@ def test_an_offset_grid_is_that_of_the_image_with_zeros_before_it(offset: tuple[
     step = EulerStep(3, 7, 3, 4, BiasedReLU(7), offset).requires_grad_(False)
     plain = EulerStep(3, 7, 3, 4, step.activation)
     plain.load_state_dict(step.state_dict())
-    x, sigma = torch.rand(1, 3, 8, 12), torch.tensor([0.1])
+    x, sigma = torch.rand(1, 3, 8, 12), level(0.1)
     canvas = torch.zeros(1, 3, 12 if offset[0] else 8, 16 if offset[1] else 12)
     where = (..., slice(offset[0], offset[0] + 8), slice(offset[1], offset[1] + 12))
     canvas[where] = x
@@ -74,32 +81,33 @@ def test_slopes_are_between_0_and_1(name: str) -> None:
 def test_huber_mixture_saturates() -> None:
     """Small coefficients pass (and are subtracted from the image), large ones are clipped at the threshold."""
     activation = HuberMixture(1).requires_grad_(False)
-    sigma = torch.tensor([0.1])
+    sigma = level(0.1)
     small, large, larger = (float(activation(torch.full((1, 1, 1, 1), t), sigma)) for t in (1e-4, 1.0, 1.1))
     assert small == pytest.approx(1e-4, rel=1e-3)
     assert (larger - large) / 0.1 < 0.05
 
 
+@pytest.mark.parametrize("kind", ["level", "map"])
 @pytest.mark.parametrize("group", [1, 2, 4])
-def test_huber_mixture_is_firmly_nonexpansive(group: int) -> None:
+def test_huber_mixture_is_firmly_nonexpansive(group: int, kind: str) -> None:
     """|Sx - Sy|^2 <= <Sx - Sy, x - y>, down to no noise, on pairs near and far."""
     activation = HuberMixture(8, group).double().requires_grad_(False)
     for parameter in activation.parameters():
         torch.nn.init.normal_(parameter)
     for sigma in (0.0, 1e-4, 0.1, 0.5):
-        level = torch.tensor([sigma], dtype=torch.float64)
+        parameter = parameter_for(kind, sigma, 9, 9)
         for size in (1e-6, 1e-3, 0.1, 1.0):
             x = torch.randn(1, 8, 9, 9, dtype=torch.float64)
             x[..., 0] = 0  # where a norm has no derivative
             d = size * torch.randn_like(x)
-            change = activation(x + d, level) - activation(x.clone(), level)
+            change = activation(x + d, parameter) - activation(x.clone(), parameter)
             assert float(change.square().sum()) <= float((change * d).sum()) * (1 + 1e-9)
 
 
 def test_groups_are_projected_onto_balls() -> None:
     """The direction of a group is kept, and its length cut at the threshold."""
     activation = HuberMixture(2, 2).requires_grad_(False)
-    sigma = torch.tensor([0.1])
+    sigma = level(0.1)
     large = activation(torch.tensor([3.0, 4.0])[None, :, None, None], sigma).flatten()
     small = activation(torch.tensor([3e-4, 4e-4])[None, :, None, None], sigma).flatten()
     torch.testing.assert_close(small, torch.tensor([3e-4, 4e-4]))
@@ -148,7 +156,7 @@ def test_tiny_thresholds_are_finite_in_single_precision(group: int) -> None:
     t = torch.randn(1, 4, 6, 6)
     t[..., :3] = 0
     t.requires_grad_(True)
-    out = activation(t, torch.tensor([1e-6]))
+    out = activation(t, level(1e-6))
     out.square().sum().backward()
     assert out.isfinite().all()
     assert t.grad is not None

@@ -60,9 +60,9 @@ def test_deblurring(photo: Image, small_weights: Path, exposure: float) -> None:
         assert float(end.frame.max()) <= 1
         scores.append(psnr_of(truth.numpy(), end.frame.numpy()))
     hidden = 0.1 if exposure < 1 else 0.3  # where samples are clipped there is no noise, either
-    assert deblurring.noise == pytest.approx(noise, rel=0.2 + hidden)
+    assert deblurring.errors.noise == pytest.approx(noise, rel=0.2 + hidden)
     assert end.discrepancy is not None
-    assert 0.6 < end.discrepancy * deblurring.noise / noise < 1.2
+    assert 0.6 < end.discrepancy * deblurring.errors.noise / noise < 1.2
     assert scores[1] > scores[0] + 1
 
 

@@ -23,13 +23,18 @@ from .helpers import psnr_of, shared_noise, small_conditioned, small_network, st
 def test_every_phase_is_denoised_by_itself(size: tuple[int, int], stride: int) -> None:
     network = small_conditioned()
     x, y = torch.rand(2, 2, 3, *size)
+    levels = 0.3 * torch.rand_like(x[:, :1])
     whole, operator = Polyphase(stride, network), Polyphase(stride, network).condition(y, 0.1)
+    by_map = whole.condition(y, levels)(x, levels)
     for row in range(min(stride, size[0])):
         for column in range(min(stride, size[1])):
             phase, reference = x[:, :, row::stride, column::stride], y[:, :, row::stride, column::stride]
             torch.testing.assert_close(whole(x, 0.1)[:, :, row::stride, column::stride], network(phase, 0.1))
             expected = network.condition(reference, 0.1)(phase, 0.1)
             torch.testing.assert_close(operator(x, 0.1)[:, :, row::stride, column::stride], expected)
+            own = levels[:, :, row::stride, column::stride]
+            expected = network.condition(reference, own)(phase, own)
+            torch.testing.assert_close(by_map[:, :, row::stride, column::stride], expected)
 
 
 def test_it_is_as_averaged_as_the_denoiser() -> None:

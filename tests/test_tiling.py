@@ -34,16 +34,18 @@ NETWORKS = {"euler": small_network, "staggered": staggered, "conditioned": small
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("height", "width", "side"), [(75, 510, 32), (130, 264, 64), (9, 700, 64), (40, 33, 500)])
-def test_tiled_equals_whole(name: str, height: int, width: int, side: int) -> None:
+@pytest.mark.parametrize("kind", ["level", "map"])
+def test_tiled_equals_whole(name: str, height: int, width: int, side: int, kind: str) -> None:
     network = NETWORKS[name]().double()
     tiled = Tiled.of(network, side)
     x = torch.rand(1, 3, height, width, dtype=torch.float64)
     y = torch.rand_like(x)
-    torch.testing.assert_close(tiled(x, 0.1), network(x, 0.1), rtol=0, atol=1e-12)
-    torch.testing.assert_close(tiled.estimate(x, 0.1), network.estimate(x, 0.1), rtol=0, atol=1e-12)
-    whole, parts = network.condition(y, 0.1), tiled.condition(y, 0.1)
-    torch.testing.assert_close(parts(x, 0.1), whole(x, 0.1), rtol=0, atol=1e-12)
-    torch.testing.assert_close(Ensemble(tiled)(x, 0.1), Ensemble(network)(x, 0.1), rtol=0, atol=1e-12)
+    s = 0.1 if kind == "level" else 0.02 + 0.2 * torch.rand_like(x[:, :1])
+    torch.testing.assert_close(tiled(x, s), network(x, s), rtol=0, atol=1e-12)
+    torch.testing.assert_close(tiled.estimate(x, s), network.estimate(x, s), rtol=0, atol=1e-12)
+    whole, parts = network.condition(y, s), tiled.condition(y, s)
+    torch.testing.assert_close(parts(x, s), whole(x, s), rtol=0, atol=1e-12)
+    torch.testing.assert_close(Ensemble(tiled)(x, s), Ensemble(network)(x, s), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

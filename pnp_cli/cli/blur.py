@@ -30,6 +30,14 @@ def blur(
     noise: Annotated[
         str, typer.Option("--noise", metavar="S", help="Standard deviation of Gaussian noise on the 0-255 scale.")
     ] = "0",
+    photon: Annotated[
+        str,
+        typer.Option(
+            "--photon",
+            metavar="K",
+            help="Photon noise beside it, of variance K * brightness, all on the 0-255 scale.",
+        ),
+    ] = "0",
     linear_light: k.LinearLight = False,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the noise.")] = 0,
 ) -> None:
@@ -51,6 +59,8 @@ def blur(
     psf, description = choice.kernel, choice.description
     level = o.read_level(noise, "--noise", auto=False)
     assert level is not None
+    gain = o.read_photon(photon, level)
+    assert gain is not None
     hint = o.level_hint(level, "--noise")
     for line in (*choice.notes, *([hint] if hint else [])):
         say(line, files.quiet)
@@ -71,11 +81,13 @@ def blur(
             "boundary": boundary,
             "linear_light": linear_light,
             "noise": level,
+            "photon": gain,
             "seed": seed,
         }
         light = ", in linear light" if linear_light else ""
+        grain = f" and photon noise {gain:g}" if gain else ""
         say(
-            f"{name}: {description}{light}, {boundary} boundary, noise {level:g} (0-255 scale, seed {seed})",
+            f"{name}: {description}{light}, {boundary} boundary, noise {level:g}{grain} (0-255 scale, seed {seed})",
             files.quiet,
         )
         operator = blur_for(psf, image.size, model)
@@ -85,7 +97,9 @@ def blur(
         seen = to_samples(operator.forward(to_light(scene))) if linear_light else operator.forward(scene)
         result = from_tensor(seen, image)
         own_seed = seed, zlib.crc32(image.pixels.tobytes())  # as if drawn anew for every image
-        pixels = add_gaussian_noise(result.pixels, level / 255, own_seed) if level else result.pixels
+        pixels = result.pixels
+        if level or gain:
+            pixels = add_gaussian_noise(pixels, level / 255, own_seed, gain / 255)
         return Outcome(result.with_pixels(pixels), fields, unclipped=True)
 
     raise typer.Exit(run_batch(files.protecting(choice.file), work))

@@ -26,6 +26,7 @@ def deblur(
     context: typer.Context,
     boundary: o.Boundary = "free",
     sigma: o.Sigma = "auto",
+    photon: o.Photon = "auto",
     weights: o.Weights = "conditioned",
     data_term: Annotated[
         str,
@@ -152,15 +153,16 @@ def deblur(
     from ..images import read_image
     from ..light import to_light
     from ..metrics import psnr
-    from ..noise import white_level
     from ..operators import BlurCache
     from ..plugandplay import Settings
     from ..solvers import Record
     from ..tensors import from_tensor, to_tensor
     from ..weights import Shelf
 
+    gain = o.read_photon(photon, level)
     choices = Choices(
         noise=level / 255 if level is not None else None,
+        photon=gain / 255 if gain is not None else None,
         correlation=o.read_correlation(correlation),
         linear_light=linear_light,
         boundary=boundary,
@@ -209,17 +211,11 @@ def deblur(
             side = f"{deblurring.side} pixels at most"
             say(f"patches     {count} of {side}, restored one by one and blended over {overlap} or more", quiet)
         say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
-        noise = 255 * deblurring.noise
-        say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
-        correlated = deblurring.correlation > 1
-        if correlated:
-            counts = white_level(noise, deblurring.correlation)
-            say(report.correlation_line(deblurring.correlation, counts), quiet)
-        if linear_light:
-            say(report.light_line(noise, noise * deblurring.slope), quiet)
+        errors = deblurring.errors
+        correlated = errors.correlation > 1
         rounding = 255 * own.jpeg.level if own.jpeg is not None else None
-        if rounding is not None:
-            say(report.compression_line(rounding, 255 * deblurring.level), quiet)
+        for line in report.error_lines(errors, rounding, linear_light, "estimated" if level is None else "given"):
+            say(line, quiet)
         say(report.blur_line(plan.base.operator), quiet)
         if deblurring.clipped:
             say(report.clipping_line(deblurring.clipped, box), quiet)
@@ -232,12 +228,13 @@ def deblur(
             "patch_side": deblurring.side if count > 1 else None,
             "weights": loaded.name,
             "weights_sha256": loaded.sha256,
-            "noise": noise,
+            "noise": 255 * errors.noise,
+            "noise_curve": report.curve_dict(errors.curve),
             "linear_light": linear_light,
             "jpeg_error": rounding,
-            "correlation": deblurring.correlation,
-            "level": 255 * deblurring.level,
-            "slope": deblurring.slope,
+            "correlation": errors.correlation,
+            "level": 255 * errors.level,
+            "slope": errors.slope,
             "clipped": deblurring.clipped,
             "plan": report.guarantee_dict(plan.guarantee, plan.settings),
         }
@@ -259,7 +256,8 @@ def deblur(
         if count > 1:
             say("of the patch with the largest relative residual:", quiet)
         hint = "" if linear_light else " Was light blurred (--linear-light)?"
-        for line in report.solution_lines(end.solution, plan, end.discrepancy, correlated=correlated, hint=hint):
+        special = {"compressed": rounding is not None, "correlated": correlated}
+        for line in report.solution_lines(end.solution, plan, end.discrepancy, **special, hint=hint):
             say(line, quiet)
         for violation in end.violations[:5]:
             say(f"{name}: VIOLATION {violation}")

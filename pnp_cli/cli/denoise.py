@@ -19,6 +19,7 @@ from .shared import takes
 def denoise(
     context: typer.Context,
     sigma: o.Sigma = "auto",
+    photon: o.Photon = "auto",
     jpeg: o.Jpeg = True,
     weights: o.Weights = "conditioned",
     repeat: Annotated[
@@ -39,14 +40,16 @@ def denoise(
     the second pass are computed. For that frozen reference the second pass is averaged; the composite is not known
     to be nonexpansive. With --weights huber all of it is.
 
-    Noise that neighbouring pixels share is taken for detail, unless --correlation says so. Of a JPEG file the level
-    that is estimated counts its rounding errors, too; a given one is taken as it is.
+    Noise that depends on the brightness is found out, or given by --photon. Noise that neighbouring pixels share is
+    taken for detail, unless --correlation says so. Of a JPEG file the level that is estimated counts its rounding
+    errors, too; a given one is taken as it is.
 
     Example: pnp denoise noisy.png -o clean.png --sigma 25
     """
     files = FileOptions.of(context, "denoised")
     quiet = files.quiet
     level = o.read_level(sigma, "--sigma")
+    gain = o.read_photon(photon, level)
     side = o.read_side(tile, "--tile", 64)
     hint = o.level_hint(level, "--sigma")
     if hint:
@@ -59,7 +62,8 @@ def denoise(
     from ..denoisers import Ensemble
     from ..devices import describe_device
     from ..images import Image
-    from ..noise import level_for_denoiser, seems_correlated
+    from ..noise import seems_correlated
+    from ..noise_curve import NoiseCurve, curve_for_denoiser, root_mean_square
     from ..polyphase import Polyphase
     from ..solvers import fixed_point
     from ..tensors import from_tensor, to_tensor
@@ -78,43 +82,48 @@ def denoise(
         network = Ensemble(network) if ensemble else network
         network = Polyphase(correlation, network) if correlation > 1 else network
         two_passes = network.takes_reference
-        value, origin, rounding = level, "given", None
-        if value is None:
+        noisy = to_tensor(image, place)
+        origin, rounding = "estimated", None
+        if level is not None:
+            curve, origin = NoiseCurve.photon(level / 255, (gain or 0) / 255), "given"
+        else:
             compression = image.jpeg if jpeg else None
-            value, origin = 255 * level_for_denoiser(image.pixels, compression, correlation), "estimated"
             rounding = 255 * compression.level if compression is not None else None
-            if correlation == 1 and seems_correlated(image.pixels, value / 255):
-                say(f"{name}: if noise is left, it is correlated between pixels; try --correlation 2", quiet)
+            curve = curve_for_denoiser(image.pixels, compression, correlation, constant=gain is not None)
+        noise = curve.levels(noisy)
+        value = 255 * root_mean_square(noise)
+        if level is None and correlation == 1 and seems_correlated(image.pixels, value / 255):
+            say(f"{name}: if noise is left, it is correlated between pixels; try --correlation 2", quiet)
         # The iterates are not projected, so the map is the network itself.
         checks = RunningChecks(certificate.alpha, box=None) if certificate.averaged else None
-        say(f"{name}: sigma {value:.4g} (0-255 scale, {origin})", quiet)
+        say(f"{name}: sigma {report.noise_words(curve, value, origin)}", quiet)
         if rounding is not None:
             say(report.compression_line(rounding, value), quiet)
-        for line in report.denoiser_lines(loaded.name, certificate, two_passes):
+        for line in report.denoiser_lines(loaded.name, certificate, two_passes, mapped=not curve.constant):
             say(line, quiet)
         fields = {
             "weights": loaded.name,
             "weights_sha256": loaded.sha256,
-            "averaged": certificate.averaged and not two_passes,
+            "averaged": certificate.averaged and not two_passes and curve.constant,
             "averaged_for_fixed_reference": certificate.averaged,
             "alpha": certificate.alpha,
             "sigma": value,
             "sigma_origin": origin,
+            "noise_curve": report.curve_dict(curve),
             "jpeg_error": rounding,
             "correlation": correlation,
             "ensemble": ensemble,
         }
         if files.dry_run:
             return Outcome(None, fields)
-        noisy = to_tensor(image, place)
         with progress(name, repeat, quiet) as show:
             # Once: as it is. Repeatedly: one operator, so its reference is kept.
             denoise = network.estimate
             if repeat > 1:
                 with torch.no_grad():
-                    denoise = network.condition(noisy, value / 255)
+                    denoise = network.condition(noisy, noise)
             solution = fixed_point(
-                lambda x: denoise(x, value / 255),
+                lambda x: denoise(x, noise),
                 noisy,
                 tol=0.0,
                 max_iter=repeat,

@@ -117,6 +117,15 @@ Correlation = Annotated[
 Sigma = Annotated[
     str, typer.Option("--sigma", "-s", metavar="S", help="Noise level of the image on the 0-255 scale, or 'auto'.")
 ]
+Photon = Annotated[
+    str,
+    typer.Option(
+        "--photon",
+        metavar="K",
+        help="Noise that grows with the light: of variance S^2 + K * brightness, all on the 0-255 scale, S that of "
+        "--sigma. 0 for noise that is as large everywhere; auto finds out where --sigma is auto.",
+    ),
+]
 Format = Annotated[
     str | None,
     typer.Option(
@@ -285,6 +294,27 @@ def read_level(text: str, option: str, auto: bool = True) -> float | None:
     if not 0 <= value <= 255:
         choices = "a number from 0 to 255 or 'auto'" if auto else "a number from 0 to 255"
         raise UsageError(f"{option} must be {choices}, not '{text}'")
+    return value
+
+
+def read_photon(text: str, level: float | None) -> float | None:
+    """Variance of the noise per brightness, on the 0-255 scale as the level is that is given; None for "auto".
+
+    Raises
+    ------
+    UsageError
+        If it is something else, or given without a level.
+    """
+    if text == "auto":
+        return None if level is None else 0.0
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 255:
+        raise UsageError(f"--photon must be auto or a number from 0 to 255, not '{text}'")
+    if value and level is None:
+        raise UsageError("--photon adds to the noise of --sigma, so give that, too; 0 if there is no other")
     return value
 
 
