@@ -119,7 +119,7 @@ def measure_errors(
         else:
             noise = estimate_noise_under_blur(to_pixels(to_light(y)), kernel) / root_mean_square(slope(y), counted)
         curve = NoiseCurve.white(noise)
-    deviations = curve.levels(y)
+    deviations = curve.levels(y) if curve.constant else curve.deviations(y)
     noise = root_mean_square(deviations, counted)
 
     # What correlated noise counts as, and rounding on top of it.

@@ -7,7 +7,7 @@ a camera bends that, and its processing changes it again.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +36,18 @@ from .noise import (
 MOST_BINS, FEWEST_BINS = 8, 3
 """Of brightness, in which the noise is measured on its own."""
 
-LEAST_FLATNESS, LEAST_RATIO = 0.85, 1.25
+LEAST_FLATNESS, LEAST_RATIO = 0.85, 1.3
 """Bins whose least deviation is less beside the median one hold texture; levels whose largest is less times the
 smallest are taken for the same."""
+
+LEAST_IN_GREY = 2 / 255
+"""In grey images smaller levels are those of texture as often."""
+
+MONOTONE = 0.9
+"""By so much a level may lie below that of another bin and pass for one above."""
+
+PASSES = 4
+"""How often the curve of an image in colour is corrected."""
 
 BRIGHTEST = 1e3
 """Brightness up to which the variance of photon noise grows."""
@@ -102,15 +111,24 @@ class NoiseCurve:
             result += (brightness - start).clamp_(0, width).mul_(slope)
         return result.clamp_min_(0)
 
+    def deviations(self, image: Tensor) -> Tensor:
+        """Standard deviation of the noise of every sample of an image, (B, C, H, W).
+
+        Its brightness is the mean over 5 × 5 pixels of its colour, which is hardly noisy.
+        """
+        return self.variance(local_mean(image)).sqrt_()
+
     def levels(self, image: Tensor) -> float | Tensor:
         """Standard deviation of the noise of an image (B, C, H, W): a number if it is constant, else by place.
 
-        That is a map (B, 1, H, W), as denoisers take it. The brightness is the mean over the colours and over 5 × 5
-        pixels, which is hardly noisy.
+        That is a map (B, 1, H, W), as denoisers take it: the root mean square over the colours.
         """
         if self.constant:
             return math.sqrt(self.variances[0])
-        return self.variance(local_mean(image.mean(1, keepdim=True))).sqrt_()
+        variance = torch.zeros_like(image[:, :1])
+        for channel in range(image.shape[1]):
+            variance += self.variance(local_mean(image[:, channel : channel + 1])) / image.shape[1]
+        return variance.sqrt_()
 
 
 def local_mean(image: Tensor) -> Tensor:
@@ -152,57 +170,101 @@ def estimate_noise_curve(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:
     """The curve of white noise in an image (H, W, C); None if it depends on the brightness little, or cannot be told.
 
     The patches of the image are sorted by their brightness into bins, in each of which the noise is measured as by
-    `noise.estimate_noise`. Of the patches the part that tells the brightness is left out, since it varies little in a
-    bin. Bins of texture only, with no white noise in any direction of their patches, do not count.
+    `noise.estimate_noise`. What tells the brightness is left out, since it varies little in a bin. In patches of
+    several colours each has its own noise. So they are divided by the deviations of the curve that is known so far,
+    which makes their noise white, and what is then found instead of 1 corrects the curve.
+
+    Texture that is everywhere in a bin may pass for noise. So half the bins must hold noise that is white in their
+    patches, and its level must rise or fall with the brightness, as it does in sensors and after the curve of a camera.
     """
     varying = [plane for plane in np.moveaxis(pixels, 2, 0) if np.ptp(plane) > 0]
-    if len(varying) == 3:
-        curve = _curve_of(_levels_in_colour(pixels))
-        if curve is not None:
-            return curve
-    return _curve_of(_levels_of_plane(varying[0])) if varying else None
+    if len(varying) == 3 and not np.array_equal(varying[0], varying[1]):
+        return _in_colour(pixels)
+    return _in_grey(varying[0]) if varying else None
 
 
-Level = tuple[float, float, float]
-"""Brightness of a bin, level of its noise, and its flatness."""
+@dataclass(frozen=True)
+class _Bin:
+    """Patches of similar brightness: which of all, their mean brightness, the level of noise and its flatness."""
+
+    members: npt.NDArray[np.int64]
+    brightness: float
+    level: float = 0.0
+    flatness: float = 0.0
 
 
-def _curve_of(levels: list[Level]) -> NoiseCurve | None:
-    flat = [(b, level) for b, level, flatness in levels if flatness >= LEAST_FLATNESS and level > 0]
-    if len(flat) < FEWEST_BINS or max(level for _, level in flat) < LEAST_FLOOR:
-        return None
-    if max(level for _, level in flat) < LEAST_RATIO * min(level for _, level in flat):
-        return None
-    brightness, deviations = zip(*flat, strict=True)
-    return NoiseCurve(brightness, tuple(level**2 for level in deviations))
-
-
-def _bins(
-    patches: npt.NDArray[np.float64], fewest: int
-) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], float]]:
-    """Which patches (N, D) are of similar brightness, without what tells it, and the brightness."""
+def _bins(patches: npt.NDArray[np.float64], fewest: int) -> list[_Bin]:
+    """The patches (N, D) that hold neither black nor white, by their brightness; none if there are too few."""
     free = np.flatnonzero(unclipped(patches))
-    brightness = patches[free].mean(axis=1)
     count = min(MOST_BINS, len(free) // fewest)
     if count < FEWEST_BINS:
         return []
-    d = patches.shape[1]
-    rest = np.linalg.svd(np.ones((1, d)))[2][1:].T  # an orthonormal basis of the patches of mean 0
+    brightness = patches[free].mean(axis=1)
     parts = np.array_split(np.argsort(brightness, kind="stable"), count)
-    return [(free[part], patches[free[part]] @ rest, float(brightness[part].mean())) for part in parts]
+    return [_Bin(free[part], float(brightness[part].mean())) for part in parts]
 
 
-def _levels_in_colour(pixels: npt.NDArray[np.float32]) -> list[Level]:
+def _curve_of(bins: list[_Bin], least: float) -> NoiseCurve | None:
+    """The curve that the bins tell, if enough of them hold white noise that depends on the brightness as noise does."""
+    flat = [b for b in bins if b.flatness >= LEAST_FLATNESS and b.level > 0]
+    if len(flat) < max(FEWEST_BINS, len(bins) / 2):
+        return None
+    levels = np.array([b.level for b in flat])
+    if levels.max() < least or levels.max() < LEAST_RATIO * levels.min():
+        return None
+    monotone = any((row >= MONOTONE * np.maximum.accumulate(row)).all() for row in (levels, levels[::-1]))
+    return _through(flat) if monotone else None
+
+
+def _through(bins: list[_Bin]) -> NoiseCurve:
+    """Through the levels of the bins, and on to black and white as a straight line through all of them tells."""
+    brightness, variances = (
+        np.array(values) for values in zip(*((b.brightness, b.level**2) for b in bins), strict=True)
+    )
+    slope, offset = np.polyfit(brightness, variances, 1, w=1 / variances)
+    line = np.maximum(offset + slope * np.array([0, brightness[0], brightness[-1], 1]), variances.min() / 10)
+    ends = variances[0] * line[0] / line[1], variances[-1] * line[3] / line[2]
+    return NoiseCurve((0.0, *brightness.tolist(), 1.0), (float(ends[0]), *variances.tolist(), float(ends[1])))
+
+
+def _in_colour(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:
     patches = patches_of(pixels, PATCH, MOST_PATCHES)
-    bins = _bins(patches, FEWEST_IN_COLOUR * patches.shape[1])
-    return [(brightness, *noise_floor_of(rest)) for _, rest, brightness in bins]
+    start = _bins(patches, FEWEST_IN_COLOUR * patches.shape[1])
+    planes = patches.reshape(len(patches), 3, -1)
+    means = planes.mean(axis=2, keepdims=True)
+    rest = (planes - means) @ _without_mean(planes.shape[2])
+    curve, bins = NoiseCurve.white(1.0), start
+    for _ in range(PASSES):
+        white = (rest / curve.variance(torch.from_numpy(means)).sqrt().numpy()).reshape(len(rest), -1)
+        bins = []
+        for old in start:
+            factor, flatness = noise_floor_of(white[old.members])
+            known = float(curve.variance(torch.tensor(old.brightness))) ** 0.5
+            bins.append(replace(old, level=known * factor, flatness=flatness))
+        if not bins or min(b.level for b in bins) <= 0:
+            return None
+        curve = _through(_smooth(bins))
+    return _curve_of(bins, LEAST_FLOOR)
 
 
-def _levels_of_plane(plane: npt.NDArray[np.float32]) -> list[Level]:
+def _smooth(bins: list[_Bin]) -> list[_Bin]:
+    """With levels that are means over neighbours, lest those swing against each other from pass to pass."""
+    levels = np.array([b.level for b in bins])
+    levels[1:-1] = (levels[:-2] * levels[2:]) ** 0.25 * levels[1:-1] ** 0.5
+    return [replace(b, level=float(level)) for b, level in zip(bins, levels, strict=True)]
+
+
+def _in_grey(plane: npt.NDArray[np.float32]) -> NoiseCurve | None:
     patches = patches_of(plane, GREY_PATCH, MOST_GREY_PATCHES)
     texture = np.square(patches @ DIFFERENCES.T).sum(axis=1)
-    levels = []
-    for which, rest, brightness in _bins(patches, 2 * FEWEST_WEAK * patches.shape[1]):
-        level, flatness = weak_texture_floor_of(rest, texture[which])
-        levels.append((brightness, level, flatness))
-    return levels
+    rest = patches @ _without_mean(patches.shape[1])
+    bins = []
+    for old in _bins(patches, 2 * FEWEST_WEAK * patches.shape[1]):
+        level, flatness = weak_texture_floor_of(rest[old.members], texture[old.members])
+        bins.append(replace(old, level=level, flatness=flatness))
+    return _curve_of(bins, LEAST_IN_GREY)
+
+
+def _without_mean(size: int) -> npt.NDArray[np.float64]:
+    """An orthonormal basis of the vectors of that size whose entries have the mean 0, (size, size − 1)."""
+    return np.asarray(np.linalg.svd(np.ones((1, size)))[2][1:].T)

@@ -59,7 +59,7 @@ def blur(
     psf, description = choice.kernel, choice.description
     level = o.read_level(noise, "--noise", auto=False)
     assert level is not None
-    gain = o.read_photon(photon, level)
+    gain = o.read_photon(photon, level, auto=False)
     assert gain is not None
     hint = o.level_hint(level, "--noise")
     for line in (*choice.notes, *([hint] if hint else [])):

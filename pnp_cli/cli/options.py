@@ -297,7 +297,7 @@ def read_level(text: str, option: str, auto: bool = True) -> float | None:
     return value
 
 
-def read_photon(text: str, level: float | None) -> float | None:
+def read_photon(text: str, level: float | None, auto: bool = True) -> float | None:
     """Variance of the noise per brightness, on the 0-255 scale as the level is that is given; None for "auto".
 
     Raises
@@ -305,14 +305,15 @@ def read_photon(text: str, level: float | None) -> float | None:
     UsageError
         If it is something else, or given without a level.
     """
-    if text == "auto":
+    if auto and text == "auto":
         return None if level is None else 0.0
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not 0 <= value <= 255:
-        raise UsageError(f"--photon must be auto or a number from 0 to 255, not '{text}'")
+        choices = "auto or a number" if auto else "a number"
+        raise UsageError(f"--photon must be {choices} from 0 to 255, not '{text}'")
     if value and level is None:
         raise UsageError("--photon adds to the noise of --sigma, so give that, too; 0 if there is no other")
     return value
