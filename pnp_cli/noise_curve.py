@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -194,14 +195,15 @@ class _Bin:
 
 
 def _bins(patches: npt.NDArray[np.float64], fewest: int) -> list[_Bin]:
-    """The patches (N, D) that hold neither black nor white, by their brightness; none if there are too few."""
+    """The patches (N, D) that hold neither black nor white, by their brightness; none if there are too few of any."""
     free = np.flatnonzero(unclipped(patches))
     count = min(MOST_BINS, len(free) // fewest)
     if count < FEWEST_BINS:
         return []
     brightness = patches[free].mean(axis=1)
     parts = np.array_split(np.argsort(brightness, kind="stable"), count)
-    return [_Bin(free[part], float(brightness[part].mean())) for part in parts]
+    bins = [_Bin(free[part], float(brightness[part].mean())) for part in parts]
+    return bins if all(a.brightness < b.brightness for a, b in pairwise(bins)) else []
 
 
 def _curve_of(bins: list[_Bin], least: float) -> NoiseCurve | None:
@@ -223,8 +225,13 @@ def _through(bins: list[_Bin]) -> NoiseCurve:
     )
     slope, offset = np.polyfit(brightness, variances, 1, w=1 / variances)
     line = np.maximum(offset + slope * np.array([0, brightness[0], brightness[-1], 1]), variances.min() / 10)
-    ends = variances[0] * line[0] / line[1], variances[-1] * line[3] / line[2]
-    return NoiseCurve((0.0, *brightness.tolist(), 1.0), (float(ends[0]), *variances.tolist(), float(ends[1])))
+    points = list(zip(brightness.tolist(), variances.tolist(), strict=True))
+    if brightness[0] > 0:
+        points.insert(0, (0.0, float(variances[0] * line[0] / line[1])))
+    if brightness[-1] < 1:
+        points.append((1.0, float(variances[-1] * line[3] / line[2])))
+    places, values = zip(*points, strict=True)
+    return NoiseCurve(places, values)
 
 
 def _in_colour(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:

@@ -55,6 +55,7 @@ def grey(pixels: Pixels) -> Pixels:
 
 def test_the_variance_is_linear_between_its_points_and_constant_beyond() -> None:
     curve = NoiseCurve((0.2, 0.4, 0.8), (1.0, 3.0, 2.0))
+    assert curve.points() == [(0.2, 1.0), (0.4, 3.0), (0.8, 2.0)]
     places = torch.tensor([-1.0, 0.0, 0.2, 0.3, 0.4, 0.6, 0.8, 2.0])
     torch.testing.assert_close(curve.variance(places), torch.tensor([1.0, 1.0, 1.0, 2.0, 3.0, 2.5, 2.0, 2.0]))
 
@@ -95,6 +96,23 @@ def test_the_curve_of_photon_noise_is_found(channels: int, sigma: float, gain: f
         torch.testing.assert_close(
             curve.variance(places).sqrt(), truth.variance(places).sqrt(), rtol=0.15, atol=0.5 / 255
         )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_linear_images_need_not_end_at_white(channels: int) -> None:
+    """As of telescopes: with a background around 0, and objects many times as bright as white, or a tenth of it."""
+    pixels = photographs()[1]
+    clean = pixels if channels == 3 else grey(pixels)
+    for factor in (0.1, 1, 7):
+        scaled = factor * (clean - 0.05)
+        noisy = add_gaussian_noise(scaled, factor * 3 / 255, 0, factor * 2 / 255)
+        curve = estimate_noise_curve(noisy)
+        assert curve is not None
+        assert list(curve.brightness) == sorted(set(curve.brightness))
+        truth = NoiseCurve.photon(factor * 3 / 255, factor * 2 / 255)
+        places = torch.from_numpy(np.quantile(scaled, [0.1, 0.5, 0.9]).astype(np.float32))
+        found, expected = curve.variance(places).sqrt(), truth.variance(places).sqrt()
+        torch.testing.assert_close(found, expected, rtol=0.15, atol=0)
 
 
 def test_a_grey_image_in_three_channels_has_the_curve_of_the_one() -> None:
