@@ -33,7 +33,7 @@ class LeastSquares:
     """f(x) = ½⟨r(x), P r(x)⟩ + (ridge/2)‖x‖², with the misfit r(x) = Kx − y and ∇f(x) = KᵀP r(x) + ridge·x.
 
     P is the identity if the errors of y are white: L = ‖K‖² + ridge and μ = σ_min(K)² + ridge. For other errors it is
-    the inverse of their covariance, times a variance: L = ‖P‖‖K‖² + ridge, and of μ the ridge is left. Where the
+    the inverse of their covariance, times a variance: L = ‖P‖‖K‖² + ridge and μ = λ_min(P)σ_min(K)² + ridge. Where the
     measurement is *clipped* the light was y or more, and r = min(Kx − y, 0): only a scene that is too dark there is at
     fault. That part of f is a squared distance to a convex set, so f is convex and its gradient as smooth; of μ the
     ridge is left. P must be diagonal there.
@@ -65,10 +65,10 @@ class LeastSquares:
     ) -> None:
         self.operator, self.y, self.ridge, self.precision = operator, y, ridge, precision
         self.clipped = y >= clip_level if clip_level is not None else None
-        plain = self.clipped is None and precision is None
-        self.diagonal = operator.diagonal and plain
-        self.lipschitz = operator.lipschitz * (1.0 if precision is None else precision.norm) + ridge
-        self.strong_convexity = (operator.strong_convexity if plain else 0.0) + ridge
+        self.diagonal = operator.diagonal and self.clipped is None and precision is None
+        norm, least = (1.0, 1.0) if precision is None else (precision.norm, precision.least)
+        self.lipschitz = norm * operator.lipschitz + ridge
+        self.strong_convexity = (least * operator.strong_convexity if self.clipped is None else 0.0) + ridge
 
     @cached_property
     def back(self) -> Tensor:

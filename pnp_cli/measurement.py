@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from .jpeg import JpegRounding
@@ -25,8 +24,8 @@ from .patches import Window
 from .precision import BlockPrecision, Precision, WeightedPrecision
 from .tensors import to_pixels
 
-SMALLEST_SHARE = 0.2
-"""Errors count as so much of the largest at least: the more they vary, the longer the proximal map takes."""
+MOST_WEIGHT = 3.0
+"""Errors count as a third of their root mean square at least: the smaller, the slower is the proximal map."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class MeasurementErrors:
     curve : how it does; of one value if it does not.
     correlation : distance in pixels from which on the noise is independent.
     level : standard deviation of white noise that all errors in the samples together count as.
-    slope : how many times as large they are in what was blurred; not 1 if that is the light.
+    slope : how many times as large they are in what was blurred, on average: not 1 if that is the light.
     norm : ‖P‖ or more of the precisions of all parts of the image.
     """
 
@@ -52,6 +51,7 @@ class MeasurementErrors:
     norm: float
     _blocks: tuple[JpegRounding, BlockPrecision] | None
     _weights: Tensor | None
+    _bounds: tuple[float, float]
 
     def precision(self, window: Window, left_out: Tensor | None) -> Precision | None:
         """P of a part of the image: (level · slope)² times the inverse of the covariance; None for the identity.
@@ -68,8 +68,7 @@ class MeasurementErrors:
             inner = blocks.at(jpeg.of_part(rows.start, columns.start).origin, left_out)
         if self._weights is None:
             return inner
-        norm = self.norm / (1.0 if inner is None else inner.norm)
-        return WeightedPrecision(self._weights[:, :, rows, columns], inner, norm**0.5)
+        return WeightedPrecision(self._weights[:, :, rows, columns], inner, self._bounds)
 
     def accuracy(self, window: Window) -> Tensor | None:
         """How many times smaller than on average the errors are by place of a part of the image, (1, 1, h, w).
@@ -100,29 +99,18 @@ def measure_errors(
     noise, photon, correlation, jpeg, linear_light : see `deblurring.Choices`.
     counted : which samples tell how large the errors are on average; None for all.
     """
-    samples = to_pixels(y)
     if correlation is None:
-        correlation = 1 if noise is not None else correlation_under_blur(samples, jpeg)
+        correlation = 1 if noise is not None else correlation_under_blur(to_pixels(y), jpeg)
     slopes = slope(local_mean(y)) if linear_light else None
-    curve = None
     if noise is not None:
         curve = NoiseCurve.photon(noise, photon or 0.0)
-    elif photon is None and correlation == 1 and jpeg is None:
-        curve = estimate_noise_curve(samples)
-    if curve is None:
-        if correlation > 1:
-            noise = estimate_noise_of_phases(samples, correlation)
-        elif slopes is None:
-            noise = estimate_noise_under_blur(samples, kernel, jpeg)
-        elif jpeg is not None:
-            noise = estimate_noise(samples, jpeg)
-        else:
-            noise = estimate_noise_under_blur(to_pixels(to_light(y)), kernel) / root_mean_square(slope(y), counted)
-        curve = NoiseCurve.white(noise)
-    deviations = curve.levels(y) if curve.constant else curve.deviations(y)
+    else:
+        constant = photon is not None
+        curve = _estimate(y, kernel, correlation, jpeg, slopes, counted, constant=constant)
+    deviations: float | Tensor = curve.levels(y) if curve.constant else curve.deviations(y)
     noise = root_mean_square(deviations, counted)
 
-    # What correlated noise counts as, and rounding on top of it.
+    # What correlated noise counts as, rounding on top of it, and how much larger both are in the light: by place.
     spread, rounding = white_level(1, correlation), 0.0
     level, blocks = spread * noise, None
     if jpeg is not None:
@@ -131,18 +119,41 @@ def measure_errors(
         level = math.hypot(level, rounding)
         matrix = level**2 * np.linalg.inv(covariance)
         blocks = jpeg, BlockPrecision((matrix + matrix.T) / 2, jpeg.origin, device=y.device, dtype=y.dtype)
-    norm = 1.0 if blocks is None else blocks[1].norm
     if isinstance(deviations, Tensor):
         deviations = (spread * deviations).square_().add_(rounding**2).sqrt_()
+        deviations = deviations if slopes is None else deviations * slopes
     elif slopes is not None:
-        deviations = torch.full_like(slopes, level)
-    weights, gain = None, 1.0
-    if isinstance(deviations, Tensor):
-        errors = deviations if slopes is None else deviations * slopes
-        errors = errors.clamp_min(SMALLEST_SHARE * float(errors.max()))
-        scale = root_mean_square(errors, counted)
-        if scale > 0:
-            gain = scale / level
-            weights = scale / errors
-            norm *= float(weights.max()) ** 2
-    return MeasurementErrors(noise, curve, correlation, level, gain, norm, blocks, weights)
+        deviations = level * slopes
+    scale = level if not isinstance(deviations, Tensor) else root_mean_square(deviations, counted)
+    weights, bounds = None, (1.0, 1.0)
+    if isinstance(deviations, Tensor) and scale > 0:
+        weights = scale / deviations.clamp_min(scale / MOST_WEIGHT)
+        bounds = float(weights.min()), float(weights.max())
+    gain = scale / level if slopes is not None and level > 0 else 1.0
+    norm = bounds[1] ** 2 * (1.0 if blocks is None else blocks[1].norm)
+    return MeasurementErrors(noise, curve, correlation, level, gain, norm, blocks, weights, bounds)
+
+
+def _estimate(
+    y: Tensor,
+    kernel: Kernel,
+    correlation: int,
+    jpeg: JpegRounding | None,
+    slopes: Tensor | None,
+    counted: Tensor | None,
+    *,
+    constant: bool,
+) -> NoiseCurve:
+    """The noise in samples (1, C, H, W); `slopes` are those of the light if that was blurred."""
+    samples = to_pixels(y)
+    if correlation > 1:
+        return NoiseCurve.white(estimate_noise_of_phases(samples, correlation))
+    curve = estimate_noise_curve(samples) if jpeg is None and not constant else None
+    if curve is not None:
+        return curve
+    if slopes is None:
+        return NoiseCurve.white(estimate_noise_under_blur(samples, kernel, jpeg))
+    if jpeg is not None:
+        return NoiseCurve.white(estimate_noise(samples, jpeg))
+    in_light = estimate_noise_under_blur(to_pixels(to_light(y)), kernel)
+    return NoiseCurve.white(in_light / root_mean_square(slopes, counted))

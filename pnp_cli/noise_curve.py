@@ -37,9 +37,11 @@ from .noise import (
 MOST_BINS, FEWEST_BINS = 8, 3
 """Of brightness, in which the noise is measured on its own."""
 
-LEAST_FLATNESS, LEAST_RATIO = 0.85, 1.3
-"""Bins whose least deviation is less beside the median one hold texture; levels whose largest is less times the
-smallest are taken for the same."""
+LEAST_FLATNESS, LEAST_FLATNESS_IN_GREY = 0.95, 0.85
+"""Bins whose least deviation in any direction is less, beside that of noise alone, hold texture."""
+
+LEAST_RATIO = 1.3
+"""Levels whose largest is less times the smallest are taken for the same."""
 
 LEAST_IN_GREY = 2 / 255
 """In grey images smaller levels are those of texture as often."""
@@ -50,7 +52,7 @@ MONOTONE = 0.9
 PASSES = 4
 """How often the curve of an image in colour is corrected."""
 
-BRIGHTEST = 1e3
+FARTHEST = 1e3
 """Brightness up to which the variance of photon noise grows."""
 
 SMOOTHING = 2
@@ -91,7 +93,7 @@ class NoiseCurve:
         """
         if not 0 <= sigma < math.inf or not 0 <= gain < math.inf:
             raise UsageError(f"noise has levels and gains that are not negative, not {sigma:g} and {gain:g}")
-        return cls((0.0, BRIGHTEST), (sigma**2, sigma**2 + gain * BRIGHTEST)) if gain else cls.white(sigma)
+        return cls((0.0, FARTHEST), (sigma**2, sigma**2 + gain * FARTHEST)) if gain else cls.white(sigma)
 
     @property
     def constant(self) -> bool:
@@ -99,9 +101,9 @@ class NoiseCurve:
         return len(self.variances) == 1
 
     def points(self) -> list[tuple[float, float]]:
-        """Brightnesses in [0, 1] and the variances there, the ends among them: all there is to know for such images."""
-        inside = [(b, v) for b, v in zip(self.brightness, self.variances, strict=True) if 0 <= b <= 1]
-        return inside if len(inside) > 1 else [(b, float(self.variance(torch.tensor(b)))) for b in (0.0, 1.0)]
+        """Brightnesses in [0, 1], both ends among them, and the variances there: all there is for such images."""
+        places = sorted({0.0, 1.0, *(b for b in self.brightness if 0 < b < 1)})
+        return [(b, float(self.variance(torch.tensor(b)))) for b in places]
 
     def variance(self, brightness: Tensor) -> Tensor:
         """At some brightnesses, of any shape."""
@@ -170,6 +172,8 @@ def curve_for_denoiser(
 def estimate_noise_curve(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:
     """The curve of white noise in an image (H, W, C); None if it depends on the brightness little, or cannot be told.
 
+    It cannot where one of several colours holds no noise.
+
     The patches of the image are sorted by their brightness into bins, in each of which the noise is measured as by
     `noise.estimate_noise`. What tells the brightness is left out, since it varies little in a bin. In patches of
     several colours each has its own noise. So they are divided by the deviations of the curve that is known so far,
@@ -178,10 +182,10 @@ def estimate_noise_curve(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:
     Texture that is everywhere in a bin may pass for noise. So half the bins must hold noise that is white in their
     patches, and its level must rise or fall with the brightness, as it does in sensors and after the curve of a camera.
     """
-    varying = [plane for plane in np.moveaxis(pixels, 2, 0) if np.ptp(plane) > 0]
-    if len(varying) == 3 and not np.array_equal(varying[0], varying[1]):
-        return _in_colour(pixels)
-    return _in_grey(varying[0]) if varying else None
+    first, *others = np.moveaxis(pixels, 2, 0)
+    if all(np.array_equal(first, plane) for plane in others):
+        return _in_grey(first)
+    return _in_colour(pixels)
 
 
 @dataclass(frozen=True)
@@ -206,9 +210,9 @@ def _bins(patches: npt.NDArray[np.float64], fewest: int) -> list[_Bin]:
     return bins if all(a.brightness < b.brightness for a, b in pairwise(bins)) else []
 
 
-def _curve_of(bins: list[_Bin], least: float) -> NoiseCurve | None:
+def _curve_of(bins: list[_Bin], least: float, least_flatness: float) -> NoiseCurve | None:
     """The curve that the bins tell, if enough of them hold white noise that depends on the brightness as noise does."""
-    flat = [b for b in bins if b.flatness >= LEAST_FLATNESS and b.level > 0]
+    flat = [b for b in bins if b.flatness >= least_flatness and b.level > 0]
     if len(flat) < max(FEWEST_BINS, len(bins) / 2):
         return None
     levels = np.array([b.level for b in flat])
@@ -237,6 +241,8 @@ def _through(bins: list[_Bin]) -> NoiseCurve:
 def _in_colour(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:
     patches = patches_of(pixels, PATCH, MOST_PATCHES)
     start = _bins(patches, FEWEST_IN_COLOUR * patches.shape[1])
+    if not start:
+        return None
     planes = patches.reshape(len(patches), 3, -1)
     means = planes.mean(axis=2, keepdims=True)
     rest = (planes - means) @ _without_mean(planes.shape[2])
@@ -245,13 +251,16 @@ def _in_colour(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:
         white = (rest / curve.variance(torch.from_numpy(means)).sqrt().numpy()).reshape(len(rest), -1)
         bins = []
         for old in start:
-            factor, flatness = noise_floor_of(white[old.members])
+            patches = white[old.members]
+            factor, flatness = noise_floor_of(patches)
+            # Noise alone has this least deviation in so many patches (Marchenko & Pastur 1967).
+            flatness /= 1 - math.sqrt(patches.shape[1] / len(patches))
             known = float(curve.variance(torch.tensor(old.brightness))) ** 0.5
             bins.append(replace(old, level=known * factor, flatness=flatness))
-        if not bins or min(b.level for b in bins) <= 0:
+        if min(b.level for b in bins) <= 0:
             return None
         curve = _through(_smooth(bins))
-    return _curve_of(bins, LEAST_FLOOR)
+    return _curve_of(bins, LEAST_FLOOR * _range(pixels), LEAST_FLATNESS)
 
 
 def _smooth(bins: list[_Bin]) -> list[_Bin]:
@@ -269,7 +278,12 @@ def _in_grey(plane: npt.NDArray[np.float32]) -> NoiseCurve | None:
     for old in _bins(patches, 2 * FEWEST_WEAK * patches.shape[1]):
         level, flatness = weak_texture_floor_of(rest[old.members], texture[old.members])
         bins.append(replace(old, level=level, flatness=flatness))
-    return _curve_of(bins, LEAST_IN_GREY)
+    return _curve_of(bins, LEAST_IN_GREY * _range(plane), LEAST_FLATNESS_IN_GREY)
+
+
+def _range(pixels: npt.NDArray[np.float32]) -> float:
+    """The largest brightness, 1 at most: images of linear sensors need not reach white, and their texture is weaker."""
+    return float(pixels.max().clip(0, 1))
 
 
 def _without_mean(size: int) -> npt.NDArray[np.float64]:

@@ -20,6 +20,8 @@ class Precision(Protocol):
 
     norm: float
     """‖P‖ or more."""
+    least: float
+    """Its smallest eigenvalue or less, > 0."""
 
     def __call__(self, r: Tensor) -> Tensor:
         """P r, (B, C, H, W)."""
@@ -29,20 +31,23 @@ class Precision(Protocol):
 
 
 class WeightedPrecision:
-    """P r = w · Q(w · r), for errors that are 1/w times as large by place as those that Q is the precision of.
+    """P = W Q W, with W the weights w on the diagonal: for errors of the precision Q, made 1/w times as large by place.
 
     Parameters
     ----------
     weights : w > 0, (1, C, H, W) or (1, 1, H, W).
     inner : Q; None for the identity.
-    largest : bound of the weights, or None for the largest of them. It may count those of other parts of an image, so
-        that the norm is the same for all.
+    bounds : of the weights, or None for the smallest and the largest of them. They may be those of a whole image, so
+        that what is known of P is the same for all parts of it.
     """
 
-    def __init__(self, weights: Tensor, inner: Precision | None = None, largest: float | None = None) -> None:
+    def __init__(
+        self, weights: Tensor, inner: Precision | None = None, bounds: tuple[float, float] | None = None
+    ) -> None:
         self._weights, self._inner = weights, inner
-        largest = float(weights.max()) if largest is None else largest
+        smallest, largest = bounds or (float(weights.min()), float(weights.max()))
         self.norm = largest**2 * (1.0 if inner is None else inner.norm)
+        self.least = smallest**2 * (1.0 if inner is None else inner.least)
 
     def __call__(self, r: Tensor) -> Tensor:
         """P r, (B, C, H, W)."""
@@ -68,7 +73,7 @@ class BlockPrecision:
 
     Attributes
     ----------
-    norm : ‖P‖ for any image and anything left out, so at least 1.
+    norm, least : of P for any image and anything left out, so at least and at most 1.
     """
 
     def __init__(
@@ -83,7 +88,8 @@ class BlockPrecision:
     ) -> None:
         self._double, self._matrix = matrix, torch.from_numpy(matrix).to(device, dtype)
         self._origin, self._side = origin, side
-        self.norm = max(1.0, float(np.linalg.eigvalsh(matrix)[-1]))
+        eigenvalues = np.linalg.eigvalsh(matrix)
+        self.norm, self.least = max(1.0, float(eigenvalues[-1])), min(1.0, float(eigenvalues[0]))
         self._left_out = None if left_out is None else self._touched(left_out)
 
     def at(self, origin: tuple[int, int], left_out: Tensor | None = None) -> BlockPrecision:

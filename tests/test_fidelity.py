@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pnp_cli import Blur, LeastSquares, MoreauEnvelope, ProximalMap, kernels
 from pnp_cli.boundaries import BoundaryModel, Free, Periodic, Reflect
-from pnp_cli.precision import BlockPrecision
+from pnp_cli.precision import BlockPrecision, Precision, WeightedPrecision
 from pnp_cli.proximal import summable
 
 SIZE = (7, 10)
@@ -138,21 +138,30 @@ def test_clipped_measurements(boundary: BoundaryModel, ridge: float) -> None:
 
 @pytest.mark.parametrize("boundary", [Periodic, Free, Reflect])
 @pytest.mark.parametrize("clip_level", [None, 1.0])
-def test_errors_that_are_not_white(boundary: BoundaryModel, clip_level: float | None) -> None:
-    """The same with a precision, which leaves the blocks of clipped samples out."""
+@pytest.mark.parametrize("kind", ["blocks", "weights", "both"])
+def test_errors_that_are_not_white(boundary: BoundaryModel, clip_level: float | None, kind: str) -> None:
+    """The same with a precision by place, by blocks, which leaves those of clipped samples out, and by both."""
     blur = Blur(kernels.motion(4, 20), SIZE, boundary, dtype=torch.float64)
     y = (1.05 * torch.rand(1, 2, *SIZE, dtype=torch.float64)).clamp_max(1)
     clipped = None if clip_level is None else (y >= clip_level).any(1, keepdim=True)
     root = np.random.default_rng(0).normal(size=(18, 18))
-    precision = BlockPrecision(root @ root.T / 6 + np.eye(18) / 10, (1, 0), clipped, side=3, dtype=torch.float64)
+    blocks = BlockPrecision(root @ root.T / 6 + np.eye(18) / 10, (1, 0), clipped, side=3, dtype=torch.float64)
+    precision: Precision = blocks
+    if kind != "blocks":
+        precision = WeightedPrecision(0.5 + torch.rand_like(y), blocks if kind == "both" else None)
     f = LeastSquares(blur, y, 0.1, clip_level, precision)
-    assert (f.strong_convexity, f.diagonal) == (0.1, False)
+    assert not f.diagonal
     n = blur.scene[0] * blur.scene[1] * 2
     basis = torch.eye(n, dtype=torch.float64).reshape(n, 2, *blur.scene)
     if clip_level is None:
         hessian = (f.gradient(basis) - f.gradient(torch.zeros_like(basis))).reshape(n, n).numpy()
         np.testing.assert_allclose(hessian, hessian.T, atol=1e-12)
-        assert np.linalg.eigvalsh(hessian)[-1] <= f.lipschitz
+        eigenvalues = np.linalg.eigvalsh(hessian)
+        assert 0.1 <= f.strong_convexity <= eigenvalues[0] + 1e-12
+        assert eigenvalues[-1] <= f.lipschitz * (1 + 1e-12)
+        assert (f.strong_convexity > 0.1) == (boundary is Periodic and blur.strong_convexity > 0)
+    else:
+        assert f.strong_convexity == 0.1
 
     def scene() -> Tensor:
         return 2 * torch.rand(1, 2, *blur.scene, dtype=torch.float64)

@@ -55,7 +55,9 @@ def grey(pixels: Pixels) -> Pixels:
 
 def test_the_variance_is_linear_between_its_points_and_constant_beyond() -> None:
     curve = NoiseCurve((0.2, 0.4, 0.8), (1.0, 3.0, 2.0))
-    assert curve.points() == [(0.2, 1.0), (0.4, 3.0), (0.8, 2.0)]
+    expected = [(0.0, 1.0), (0.2, 1.0), (0.4, 3.0), (0.8, 2.0), (1.0, 2.0)]
+    np.testing.assert_allclose(curve.points(), expected, rtol=1e-6)
+    np.testing.assert_allclose(NoiseCurve((-1, 3), (0, 4)).points(), [(0, 1), (1, 2)], rtol=1e-6)
     places = torch.tensor([-1.0, 0.0, 0.2, 0.3, 0.4, 0.6, 0.8, 2.0])
     torch.testing.assert_close(curve.variance(places), torch.tensor([1.0, 1.0, 1.0, 2.0, 3.0, 2.5, 2.0, 2.0]))
 
@@ -132,8 +134,12 @@ def test_white_noise_has_no_curve(channels: int, sigma: float) -> None:
 
 def test_what_is_not_white_and_what_is_too_small_has_none(scene: Image) -> None:
     assert estimate_noise_curve(scene.pixels + shared_noise(scene.pixels.shape, 10)) is None
-    for pixels in (np.zeros((40, 40, 3)), np.full((40, 40, 1), 0.5), scene.pixels[:9, :9], scene.pixels[:1, :1]):
+    small = [scene.pixels[:rows, :columns] for rows in (1, 4, 9) for columns in (1, 5, 50)]
+    for pixels in (np.zeros((40, 40, 3)), np.full((40, 40, 1), 0.5), *small, *(grey(part) for part in small)):
         assert estimate_noise_curve(pixels.astype(np.float32)) is None
+    red = np.zeros_like(scene.pixels)
+    red[:, :, :1] = add_gaussian_noise(scene.pixels[:, :, :1], 1 / 255, 0, 3 / 255)
+    assert estimate_noise_curve(red) is None, "the others hold no noise"
 
 
 def test_the_curve_is_worth_it_in_denoising(pnp: Run, scene: Image, tmp_path: Path) -> None:

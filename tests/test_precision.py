@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pnp_cli.precision import BlockPrecision
+from pnp_cli.precision import BlockPrecision, WeightedPrecision
 
 from .helpers import relative_dot_test
 
@@ -46,7 +46,32 @@ def test_norm() -> None:
     eigenvalues = np.linalg.eigvalsh(dense)
     assert eigenvalues[0] > 0
     assert p.norm == pytest.approx(eigenvalues[-1])
-    assert BlockPrecision(0.5 * np.eye(64), (0, 0)).norm == 1, "the identity beside the blocks"
+    assert p.least == pytest.approx(eigenvalues[0])
+    for factor, norm, least in ((0.5, 1, 0.5), (2, 2, 1)):
+        other = BlockPrecision(factor * np.eye(64), (0, 0))
+        assert (other.norm, other.least) == (norm, least), "the identity beside the blocks"
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("inner", [False, True])
+def test_weights_by_place(channels: int, inner: bool) -> None:
+    """W Q W, its eigenvalues within the bounds, and those of a whole image for a part of it."""
+    q, _ = precise()
+    w = 0.5 + torch.rand(1, channels, *SIZE, dtype=torch.float64)
+    p = WeightedPrecision(w, q if inner else None)
+    n = 2 * SIZE[0] * SIZE[1]
+    dense = p(torch.eye(n, dtype=torch.float64).reshape(n, 2, *SIZE)).reshape(n, n).numpy()
+    diagonal = np.diag(w.expand(1, 2, -1, -1).flatten().numpy())
+    everywhere = q(torch.eye(n, dtype=torch.float64).reshape(n, 2, *SIZE)).reshape(n, n).numpy()
+    np.testing.assert_allclose(dense, diagonal @ (everywhere if inner else np.eye(n)) @ diagonal, atol=1e-12)
+    eigenvalues = np.linalg.eigvalsh(dense)
+    assert 0 < p.least <= eigenvalues[0] + 1e-12
+    assert eigenvalues[-1] <= p.norm * (1 + 1e-12)
+    part = WeightedPrecision(w[..., :3], q if inner else None, (0.25, 3.0))
+    assert part.norm == pytest.approx(9 * (q.norm if inner else 1))
+    assert part.least == pytest.approx(0.0625 * (q.least if inner else 1))
+    mean = w.square().mean() * (q.spectrum(SIZE) if inner else 1)
+    torch.testing.assert_close(p.spectrum(SIZE), mean)
 
 
 def test_blocks_that_are_left_out() -> None:

@@ -256,8 +256,10 @@ def deblur(
         if count > 1:
             say("of the patch with the largest relative residual:", quiet)
         hint = "" if linear_light else " Was light blurred (--linear-light)?"
-        special = {"compressed": rounding is not None, "correlated": correlated}
-        for line in report.solution_lines(end.solution, plan, end.discrepancy, **special, hint=hint):
+        lines = report.solution_lines(
+            end.solution, plan, end.discrepancy, compressed=rounding is not None, correlated=correlated, hint=hint
+        )
+        for line in lines:
             say(line, quiet)
         for violation in end.violations[:5]:
             say(f"{name}: VIOLATION {violation}")

@@ -34,7 +34,7 @@ def denoise(
     correlation: o.Correlation = 1,
     tile: o.Tile = "auto",
 ) -> None:
-    """Remove Gaussian noise from images.
+    """Remove noise from images.
 
     With conditioned weights in two passes: the plain network makes a first estimate, from which the thresholds of
     the second pass are computed. For that frozen reference the second pass is averaged; the composite is not known
