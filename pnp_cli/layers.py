@@ -21,6 +21,9 @@ from torch import Tensor, nn
 SIGMA_UNIT = 25 / 255
 """Noise level at which the logarithmic coordinate of `log_noise` is about zero."""
 
+MAP_CHUNK = 2**19
+"""Coefficients whose thresholds by place are computed at a time."""
+
 
 def log_noise(sigma: Tensor) -> Tensor:
     """Logarithmic noise coordinate log(σ/c + 10⁻³), c = 25/255; finite down to σ = 0. Shape kept."""
@@ -80,11 +83,31 @@ class HuberMixture(nn.Module):
         self.logits_slope = nn.Parameter(torch.zeros(1 + self.TERMS, groups))
 
     def forward(self, t: Tensor, sigma: Tensor) -> Tensor:
-        """Apply S to `t` (B, F, H, W) at noise levels `sigma`, (B, 1, 1, 1) or (B, 1, H, W), [0, 1] scale."""
+        """Apply S to `t` (B, F, H, W) at noise levels `sigma`, (B, 1, 1, 1) or (B, 1, H, W), [0, 1] scale.
+
+        Without autograd `t` may be reused.
+        """
         level = log_noise(sigma)[:, None]  # (B, 1, 1, h, w); h = H and w = W, or both are 1
-        threshold = SIGMA_UNIT * torch.exp(_by_group(self.log_threshold) + _by_group(self.log_threshold_slope) * level)
+        if level.shape[3:] == (1, 1) or torch.is_grad_enabled():
+            return self._shrink(t, level, slice(None))
+        # Thresholds by place are fields, too many of them for all filters at a time.
+        groups = t.shape[1] // self.group
+        few = max(1, MAP_CHUNK // (len(t) * t.shape[2] * t.shape[3]))
+        for start in range(0, groups, few):
+            some = slice(start, min(start + few, groups))
+            filters = t[:, some.start * self.group : some.stop * self.group]
+            filters.copy_(self._shrink(filters, level, some))
+        return t
+
+    def _shrink(self, t: Tensor, level: Tensor, groups: slice) -> Tensor:
+        """S for some of the groups, of which `t` holds the coefficients, at levels (B, 1, 1, h, w)."""
+
+        def at(parameter: Tensor) -> Tensor:
+            return parameter[:, groups, None, None]  # (J, F/group, 1, 1)
+
+        threshold = SIGMA_UNIT * torch.exp(at(self.log_threshold) + at(self.log_threshold_slope) * level)
         threshold = threshold.clamp_min(self.SMALLEST)
-        weight = torch.softmax(_by_group(self.logits) + _by_group(self.logits_slope) * level, dim=1)
+        weight = torch.softmax(at(self.logits) + at(self.logits_slope) * level, dim=1)
         linear, height = weight[:, 0], weight[:, 1:] * threshold  # height and threshold are (B, J, F/group, h, w)
         if self.group == 1:
             inverse = 1 / threshold
@@ -92,17 +115,12 @@ class HuberMixture(nn.Module):
             for j in range(self.TERMS):  # clip(t, −λ, λ) = λ·hardtanh(t/λ); new memory costs more than arithmetic
                 out.addcmul_(F.hardtanh(t * inverse[:, j], inplace=True), height[:, j])
             return out
-        z = t.view(len(t), -1, self.group, *t.shape[2:])
+        z = t.reshape(len(t), -1, self.group, *t.shape[2:])
         square = z.square().sum(2)
         gain = linear.expand_as(square)
         for j in range(self.TERMS):  # P(z; λ) = z·λ/max(‖z‖, λ)
             gain = torch.addcmul(gain, torch.maximum(square, threshold[:, j].square()).rsqrt(), height[:, j])
         return (z * gain[:, :, None]).flatten(1, 2)
-
-
-def _by_group(parameter: Tensor) -> Tensor:
-    """(J, F/group) to (J, F/group, 1, 1)."""
-    return parameter[:, :, None, None]
 
 
 def reach_of_convolutions(p: int, scale: int, radius: int, offset: int = 0) -> int:
