@@ -57,9 +57,9 @@ def clipping_line(share: float, box: bool) -> str:
 
 def noise_words(curve: NoiseCurve, noise: float, origin: str) -> str:
     """How large the noise is, `origin` says how that is known; `noise` is its mean, on the 0-255 scale."""
-    if curve.constant:
+    points = curve_points(curve)
+    if points is None:
         return f"{noise:.3g} (0-255 scale, {origin})"
-    points = [(255 * brightness, 255 * variance**0.5) for brightness, variance in curve.points()]
     (dark, least), (bright, most) = points[0], points[-1]
     return (
         f"{noise:.3g} on average (0-255 scale, {origin}), "
@@ -80,7 +80,7 @@ def error_lines(errors: MeasurementErrors, rounding: float | None, linear_light:
     return lines
 
 
-def curve_dict(curve: NoiseCurve) -> list[list[float]] | None:
+def curve_points(curve: NoiseCurve) -> list[list[float]] | None:
     """Points of brightness and level, 0-255 scale; None for noise that is as large everywhere."""
     return None if curve.constant else [[255 * b, 255 * v**0.5] for b, v in curve.points()]
 

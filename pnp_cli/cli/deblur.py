@@ -229,7 +229,7 @@ def deblur(
             "weights": loaded.name,
             "weights_sha256": loaded.sha256,
             "noise": 255 * errors.noise,
-            "noise_curve": report.curve_dict(errors.curve),
+            "noise_curve": report.curve_points(errors.curve),
             "linear_light": linear_light,
             "jpeg_error": rounding,
             "correlation": errors.correlation,

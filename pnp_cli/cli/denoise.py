@@ -109,7 +109,7 @@ def denoise(
             "alpha": certificate.alpha,
             "sigma": value,
             "sigma_origin": origin,
-            "noise_curve": report.curve_dict(curve),
+            "noise_curve": report.curve_points(curve),
             "jpeg_error": rounding,
             "correlation": correlation,
             "ensemble": ensemble,

@@ -277,6 +277,14 @@ def file_options(
     """How a command treats files, where it computes and what it says; see `paths.FileOptions`."""
 
 
+def _number(text: str) -> float:
+    """A number, or not a number, which no comparison admits."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
 def read_level(text: str, option: str, auto: bool = True) -> float | None:
     """A noise level on the 0-255 scale, or None for "auto".
 
@@ -287,10 +295,7 @@ def read_level(text: str, option: str, auto: bool = True) -> float | None:
     """
     if auto and text == "auto":
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
+    value = _number(text)
     if not 0 <= value <= 255:
         choices = "a number from 0 to 255 or 'auto'" if auto else "a number from 0 to 255"
         raise UsageError(f"{option} must be {choices}, not '{text}'")
@@ -307,10 +312,7 @@ def read_photon(text: str, level: float | None, auto: bool = True) -> float | No
     """
     if auto and text == "auto":
         return None if level is None else 0.0
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
+    value = _number(text)
     if not 0 <= value <= 255:
         choices = "auto or a number" if auto else "a number"
         raise UsageError(f"--photon must be {choices} from 0 to 255, not '{text}'")
