@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pnp_cli import Choices, from_tensor, prepare_deblurring, read_image, to_tensor, weights
+from pnp_cli import Choices, Polyphase, from_tensor, prepare_deblurring, read_image, to_tensor, weights
 from pnp_cli.data import to_grey
+from pnp_cli.denoising import NoiseToRemove
 from pnp_cli.devices import describe_device
 from pnp_cli.images import Image, encode_image, list_images
 from pnp_cli.kernels import Kernel, from_file
@@ -44,6 +45,12 @@ def deblurred(y: Tensor, kernel: Kernel, denoiser: weights.LoadedDenoiser, choic
     if end.violations:
         raise RuntimeError(end.violations[0])
     return end.frame
+
+
+def denoised(y: Tensor, denoiser: weights.LoadedDenoiser, noise: NoiseToRemove) -> Tensor:
+    """What `pnp denoise` makes of an image (1, C, H, W)."""
+    network = Polyphase(noise.stride, denoiser.network) if noise.stride > 1 else denoiser.network
+    return network.estimate(y, noise.curve.levels(y))
 
 
 def load_kernels(folder: Path) -> list[Kernel]:

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pnp_cli import Choices, psnr, to_tensor, weights
+from pnp_cli import Choices, NoiseCurve, psnr, to_tensor, weights
+from pnp_cli.denoising import NoiseToRemove, noise_to_remove
 from pnp_cli.devices import choose_device
 from pnp_cli.images import Image
 from pnp_cli.jpeg import JpegRounding
 from pnp_cli.kernels import Kernel
-from pnp_cli.noise import level_for_denoiser
 
-from .common import as_file, deblurred, describe_machine, load_images, load_kernels, print_table
+from .common import as_file, deblurred, denoised, describe_machine, load_images, load_kernels, print_table
 from .deblurring import problem
 from .deblurring_rules import middle
 
@@ -47,8 +47,8 @@ def denoising(loaded: weights.LoadedDenoiser) -> Method:
     """`pnp denoise`."""
 
     def restore(file: Image, kernel: Kernel, jpeg: JpegRounding | None, level: float | None) -> Tensor:
-        level = level_for_denoiser(file.pixels, jpeg) if level is None else level
-        return loaded.network.estimate(to_tensor(file), level)
+        noise = NoiseToRemove(NoiseCurve.white(level)) if level is not None else noise_to_remove(file.pixels, jpeg)
+        return denoised(to_tensor(file), loaded, noise)
 
     return restore
 

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from pnp_cli import Choices, NoiseCurve, add_gaussian_noise, psnr, weights
 from pnp_cli.deblurring import prepare_deblurring
+from pnp_cli.denoising import NoiseToRemove, noise_to_remove
 from pnp_cli.devices import choose_device
 from pnp_cli.kernels import Kernel
-from pnp_cli.noise_curve import curve_for_denoiser
 from pnp_cli.tensors import to_pixels
 
-from .common import describe_machine, load_images, load_kernels, print_table
+from .common import denoised, describe_machine, load_images, load_kernels, print_table
 from .deblurring import problem
 from .deblurring_rules import middle
 
@@ -56,8 +56,9 @@ def denoising(loaded: weights.LoadedDenoiser) -> Method:
     """`pnp denoise`."""
 
     def restore(y: Tensor, kernel: Kernel, gain: float | None) -> tuple[Tensor, bool]:
-        curve = NoiseCurve.photon(READ, gain) if gain else curve_for_denoiser(to_pixels(y), constant=gain == 0)
-        return loaded.network.estimate(y, curve.levels(y)), not curve.constant
+        known = NoiseToRemove(NoiseCurve.photon(READ, gain)) if gain else None
+        noise = known or noise_to_remove(to_pixels(y), constant=gain == 0)
+        return denoised(y, loaded, noise), not noise.curve.constant
 
     return restore
 

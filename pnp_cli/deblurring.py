@@ -37,8 +37,8 @@ class Choices:
     jpeg : how a JPEG file has rounded the image, `images.Image.jpeg` (of a part of it: `of_part`); None takes its
         pixels as they are.
     correlation : distance in pixels from which on the noise is independent, 1 for white noise; None finds it out with
-        the noise, see `noise.correlation_under_blur`, and takes noise that is given for white. Noise that is not white
-        counts as more, see `noise.white_level`.
+        the noise, see `correlated_noise.correlation_under_blur`, and takes noise that is given for white. Noise that is
+        not white counts as more, see `correlated_noise.white_level`.
     photon : noise beside it that grows with the light, as the gain of `NoiseCurve.photon`. None finds out how noise
         that is estimated depends on the brightness, unless the image was a JPEG file or its noise is correlated, and
         takes noise that is given for as large everywhere.

@@ -8,17 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from .correlated_noise import correlation_under_blur, estimate_noise_of_phases, white_level
 from .jpeg import JpegRounding
 from .kernels import Kernel
 from .light import slope, to_light
-from .noise import (
-    MIN_NOISE,
-    correlation_under_blur,
-    estimate_noise,
-    estimate_noise_of_phases,
-    estimate_noise_under_blur,
-    white_level,
-)
+from .noise import MIN_NOISE, estimate_noise, estimate_noise_under_blur
 from .noise_curve import NoiseCurve, estimate_noise_curve, local_mean, root_mean_square
 from .patches import Window
 from .precision import BlockPrecision, Precision, WeightedPrecision

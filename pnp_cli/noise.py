@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .jpeg import SIDE, JpegRounding
+from .jpeg import JpegRounding
+from .jpeg_noise import noise_before_compression
 from .kernels import Kernel, mtf
 
 MIN_NOISE = 0.5 / 255
@@ -16,16 +17,6 @@ MIN_NOISE = 0.5 / 255
 
 PATCH, MOST_PATCHES = 5, 50_000
 """Side of the patches of a colour image, and about how many are used."""
-
-LEAST_CORRELATED, CORRELATED = 2 / 255, 2.0
-"""From this level on, noise that is so many times as large at every second pixel seems correlated."""
-
-CORRELATED_UNDER_BLUR, AS_LARGE = 1.5, 1.1
-"""The same of images without fine texture; levels that differ by less than the latter are the same."""
-
-SPREAD = 0.75
-"""Power of the distance from which on noise is independent, by which correlated noise counts as larger. Found on
-validation images, between 0 for white noise and the bound of 1."""
 
 LEAST_FLOOR, LEAST_FLATNESS = 1 / 255, 0.8
 """Below these the noise in colour is that of rounding, or not white: noisy JPEG files have flatnesses of 0.4 to 0.95,
@@ -59,25 +50,6 @@ NOT_WHITE = 1.2
 LEAST_NOISY = 0.1
 """Least share of samples that count as noisy."""
 
-MOST_JPEG_BLOCKS, FEWEST_JPEG_BLOCKS, JPEG_FLAT_SHARE = 50_000, 64, 0.05
-"""About how many blocks of a JPEG file are used, the least number of them, and the share that counts as flat."""
-
-NEARLY_CLIPPED = 0.02
-"""So near to black or white, compression leaves samples that were clipped."""
-
-BAND = 3
-"""Frequencies of a block, vertical plus horizontal, that are taken together."""
-
-MULTIPLES = 6
-"""Multiples of a step that are told apart; larger ones count as this one."""
-
-LEVELS = np.geomspace(0.05, 150, 400) / 255
-"""Levels of noise that are compared, [0, 1] scale."""
-
-
-Phase = tuple[slice, slice]
-"""Rows and columns."""
-
 
 def add_gaussian_noise(
     pixels: npt.NDArray[np.float32], sigma: float, seed: int | Sequence[int], photon: float = 0.0
@@ -106,10 +78,10 @@ def estimate_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = 
     """Standard deviation of white noise in an image (H, W, C), [0, 1] scale: mean over the channels that vary.
 
     0 if none does, or a side is shorter than 3 pixels. If it is known how the image was compressed
-    (`images.Image.jpeg`), that of the noise before compression: see `_noise_before_compression`.
+    (`images.Image.jpeg`), that of the noise before compression: see `jpeg_noise.noise_before_compression`.
 
     The colours of a scene vary together, so small patches of a colour image fill a part of their space only, and the
-    noise is what fills the rest: see `_noise_floor`. The patches of a plane do so where there is little texture: see
+    noise is what fills the rest: see `noise_floor_of`. The patches of a plane do so where there is little texture: see
     `_weak_texture_floor`. Where that rest is not white (after JPEG compression or demosaicing), or the noise is near
     that of rounding, it is taken from the flattest blocks, and fine texture that is everywhere counts as noise.
     """
@@ -117,100 +89,19 @@ def estimate_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = 
     varying = [plane for plane in planes if np.ptp(plane) > 0]
     if not varying or min(pixels.shape[:2]) < 3:
         return 0.0
-    before = _noise_before_compression(pixels, jpeg) if jpeg is not None else None
+    before = noise_before_compression(pixels, jpeg) if jpeg is not None else None
     if before is not None:
-        return before
+        return before.white
     if len(varying) == 3:
-        level, flatness = _noise_floor(pixels)
+        level, flatness = noise_floor_of(patches_of(pixels, PATCH, MOST_PATCHES))
         if level >= LEAST_FLOOR and flatness >= LEAST_FLATNESS:
             return level
     return sum(_level_of_plane(plane) for plane in varying) / len(varying)
 
 
-def phases_of(height: int, width: int, stride: int) -> list[Phase]:
-    """Rows and columns of the phases of an image, which hold every stride-th pixel of every stride-th row.
-
-    stride² of them, or fewer if a side is shorter.
-    """
-    starts = [range(min(stride, side)) for side in (height, width)]
-    return [(slice(row, None, stride), slice(column, None, stride)) for row in starts[0] for column in starts[1]]
-
-
-def estimate_noise_of_phases(pixels: npt.NDArray[np.float32], stride: int) -> float:
-    """Standard deviation of noise in an image (H, W, C) that is white at every stride-th pixel; see `polyphase`.
-
-    Mean over the phases of 3 pixels and more a side that vary, each measured by `estimate_noise`, by which the image is
-    measured if there is none; [0, 1] scale.
-    """
-    phases = [pixels[rows, columns] for rows, columns in phases_of(pixels.shape[0], pixels.shape[1], stride)]
-    levels = [estimate_noise(phase) for phase in phases if min(phase.shape[:2]) >= 3 and np.ptp(phase) > 0]
-    return sum(levels) / len(levels) if levels else estimate_noise(pixels)
-
-
-def level_for_denoiser(
-    pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = None, correlation: int = 1
-) -> float:
-    """Noise level at which a denoiser of white noise is to work on an image (H, W, C), [0, 1] scale.
-
-    Parameters
-    ----------
-    jpeg : how a JPEG file has rounded the image (`images.Image.jpeg`); its errors count, too.
-    correlation : stride of the phases that are denoised, see `polyphase`; 1 for the image as it is.
-    """
-    noise = estimate_noise(pixels, jpeg) if correlation == 1 else estimate_noise_of_phases(pixels, correlation)
-    return noise if jpeg is None else jpeg.level_with(noise)
-
-
-def seems_correlated(pixels: npt.NDArray[np.float32], level: float) -> bool:
-    """Whether an image (H, W, C) seems to hold noise that neighbouring pixels share, `level` what is taken for white.
-
-    That of every second pixel is larger then. So is that of fine texture in grey, and in clean images of any colours.
-    """
-    return level >= LEAST_CORRELATED and estimate_noise_of_phases(pixels, 2) >= CORRELATED * level
-
-
-def correlation_under_blur(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = None) -> int:
-    """Distance in pixels from which on the noise of a blurred image (H, W, C) is independent: 1, 2 or 3.
-
-    Noise that neighbours share is larger in the phases of every second or third pixel, and as large in those of pixels
-    that lie further apart. What is left of texture is larger the further apart they lie, and counts as neither.
-    """
-    first, second = estimate_noise(pixels, jpeg), estimate_noise_of_phases(pixels, 2)
-    if second < max(LEAST_CORRELATED, CORRELATED_UNDER_BLUR * first):
-        return 1
-    third = estimate_noise_of_phases(pixels, 3)
-    if third <= AS_LARGE * second:
-        return 2
-    fourth = estimate_noise_of_phases(pixels, 4)
-    return 3 if third >= 2 * LEAST_CORRELATED and fourth <= AS_LARGE * third else 1
-
-
-def white_level(noise: float, correlation: int) -> float:
-    """Level of white noise that does as much harm under blur as correlated noise.
-
-    Neighbours that share their noise raise its power at low frequencies, where the scene is, at most by the square of
-    the distance from which on they do not.
-
-    Parameters
-    ----------
-    noise : standard deviation of the pixels, any scale.
-    correlation : distance in pixels from which on the noise is independent, ≥ 1.
-    """
-    return float(noise * correlation**SPREAD)
-
-
 def _level_of_plane(plane: npt.NDArray[np.float32]) -> float:
     level, flatness = _weak_texture_floor(plane)
     return level if flatness >= LEAST_FLATNESS_OF_WEAK else _flattest_blocks(plane)
-
-
-def _noise_floor(pixels: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Level of the noise in a colour image (H, W, 3), and the least deviation of the patches in any direction over it.
-
-    The smallest eigenvalues of the covariance of patches, as many as have a mean below their median (Chen, Zhu & Heng
-    2015); 0 for images of too few patches.
-    """
-    return noise_floor_of(patches_of(pixels, PATCH, MOST_PATCHES))
 
 
 def patches_of(pixels: npt.NDArray[np.float32], side: int, most: int) -> npt.NDArray[np.float64]:
@@ -224,7 +115,11 @@ def patches_of(pixels: npt.NDArray[np.float32], side: int, most: int) -> npt.NDA
 
 
 def noise_floor_of(patches: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """The same as `_noise_floor`, of patches of all colours (N, D)."""
+    """Level of the noise in patches of all colours (N, D), and their least deviation in any direction over that.
+
+    The smallest eigenvalues of the covariance of patches, as many as have a mean below their median (Chen, Zhu & Heng
+    2015); 0 for too few patches.
+    """
     if len(patches) < FEWEST_IN_COLOUR * patches.shape[1]:
         return 0.0, 0.0
     eigenvalues = _eigenvalues(patches)
@@ -318,50 +213,6 @@ def _flattest_blocks(plane: npt.NDArray[np.float32]) -> float:
     return math.sqrt(float(variance[:count].mean()) / expected)
 
 
-def _noise_before_compression(pixels: npt.NDArray[np.float32], jpeg: JpegRounding) -> float | None:
-    """Level of the white noise in an image (H, W, C) before it was compressed; None if that cannot be told.
-
-    In flat blocks the coefficients of the brightness are noise, rounded to multiples of known steps. How often each
-    multiple occurs has a likelihood for every level of noise, and the largest level counts that is half as likely as
-    the likeliest: there is one even where all are zero. Blocks are flat by their lower frequencies, of which white
-    noise at the higher ones is independent. Texture only adds to the level, so the least of all bands of frequencies
-    counts. Blocks that come near black or white are left out if there are enough others. Images of too few blocks, and
-    flat ones, do not tell.
-    """
-    from scipy.fft import dctn
-    from scipy.special import ndtr
-
-    (row, column), brightness = jpeg.origin, jpeg.components[0]
-    rows, columns = (pixels.shape[0] - row) // SIDE, (pixels.shape[1] - column) // SIDE
-    if min(rows, columns) < 1 or rows * columns < FEWEST_JPEG_BLOCKS or np.ptp(pixels) == 0:
-        return None
-    step = math.ceil(math.sqrt(rows * columns / MOST_JPEG_BLOCKS))
-    tiles = pixels[row : row + SIDE * rows, column : column + SIDE * columns].reshape(rows, SIDE, columns, SIDE, -1)
-    blocks = (tiles[::step, :, ::step] @ brightness).swapaxes(1, 2).reshape(-1, SIDE, SIDE)
-    free = ((blocks > NEARLY_CLIPPED) & (blocks < 1 - NEARLY_CLIPPED)).all((1, 2))
-    blocks = blocks[free] if free.sum() >= FEWEST_JPEG_BLOCKS else blocks
-
-    steps, diagonal = jpeg.steps[0].ravel(), np.add.outer(np.arange(SIDE), np.arange(SIDE)).ravel()
-    multiples = np.abs(np.round(dctn(blocks, axes=(1, 2), norm="ortho").reshape(len(blocks), -1) / steps))
-    power = np.square(multiples * steps * diagonal)
-    multiples = np.minimum(multiples, MULTIPLES)
-    # For levels, multiples and frequencies: the probability of that multiple or a larger one, of either sign.
-    edges = (np.arange(1, MULTIPLES + 1)[:, None] - 0.5) * steps
-    beyond = 2 * ndtr(-edges / LEVELS[:, None, None])
-    beyond = np.concatenate([np.ones_like(beyond[:, :1]), beyond, np.zeros_like(beyond[:, :1])], axis=1)
-    likelihood = np.log(np.maximum(beyond[:, :-1] - beyond[:, 1:], np.finfo(float).tiny))
-
-    found, count = [], max(FEWEST_JPEG_BLOCKS // 4, round(JPEG_FLAT_SHARE * len(blocks)))
-    for least in range(2, 2 * SIDE - BAND):
-        texture = power[:, diagonal < least].sum(axis=1)
-        flat = multiples[texture <= np.partition(texture, count - 1)[count - 1]]
-        band = (diagonal >= least) & (diagonal < least + BAND)
-        counts = np.stack([(flat[:, band] == multiple).sum(axis=0) for multiple in range(MULTIPLES + 1)])
-        total = np.tensordot(likelihood[:, :, band], counts)
-        found.append(LEVELS[np.flatnonzero(total >= total.max() - np.log(2))[-1]])
-    return float(min(found) / np.linalg.norm(brightness))
-
-
 def estimate_noise_under_blur(
     pixels: npt.NDArray[np.float32], kernel: Kernel, jpeg: JpegRounding | None = None
 ) -> float:
@@ -374,13 +225,13 @@ def estimate_noise_under_blur(
     that are black or white hold no noise and do not count, unless some lie beyond. JPEG compression removes noise at
     high frequencies first, so the quarter of lowest frequency counts where it holds more by `NOT_WHITE`; even that is
     then a lower bound. If it is known how the image was compressed (`images.Image.jpeg`), and there are enough blocks,
-    the noise before compression is measured instead, see `_noise_before_compression`.
+    the noise before compression is measured instead, see `jpeg_noise.noise_before_compression`.
 
     Images that are smaller than the kernel, or than 8 pixels on a side, are measured by `estimate_noise`.
     """
-    before = _noise_before_compression(pixels, jpeg) if jpeg is not None else None
+    before = noise_before_compression(pixels, jpeg) if jpeg is not None else None
     if before is not None:
-        return before
+        return before.white
     height, width = pixels.shape[:2]
     if min(height, width) < 8 or kernel.shape[0] > height or kernel.shape[1] > width:
         return estimate_noise(pixels)

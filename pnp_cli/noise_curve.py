@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import UsageError
-from .jpeg import JpegRounding
 from .noise import (
     DIFFERENCES,
     FEWEST_IN_COLOUR,
@@ -27,7 +26,6 @@ from .noise import (
     MOST_GREY_PATCHES,
     MOST_PATCHES,
     PATCH,
-    level_for_denoiser,
     noise_floor_of,
     patches_of,
     unclipped,
@@ -95,6 +93,10 @@ class NoiseCurve:
             raise UsageError(f"noise has levels and gains that are not negative, not {sigma:g} and {gain:g}")
         return cls((0.0, FARTHEST), (sigma**2, sigma**2 + gain * FARTHEST)) if gain else cls.white(sigma)
 
+    def scaled(self, factor: float) -> NoiseCurve:
+        """With deviations that are so many times as large."""
+        return replace(self, variances=tuple(factor**2 * variance for variance in self.variances))
+
     @property
     def constant(self) -> bool:
         """Whether the noise is as large everywhere."""
@@ -148,27 +150,6 @@ def root_mean_square(levels: float | Tensor, counted: Tensor | None = None) -> f
     return float(levels.square().mean(dtype=torch.float64)) ** 0.5
 
 
-def curve_for_denoiser(
-    pixels: npt.NDArray[np.float32],
-    jpeg: JpegRounding | None = None,
-    correlation: int = 1,
-    *,
-    constant: bool = False,
-) -> NoiseCurve:
-    """Noise at which a denoiser of white noise is to work on an image (H, W, C).
-
-    That of JPEG files, and that of phases, is taken for as large everywhere.
-
-    Parameters
-    ----------
-    jpeg : how a JPEG file has rounded the image (`images.Image.jpeg`); its errors count, too.
-    correlation : stride of the phases that are denoised, see `polyphase`; 1 for the image as it is.
-    constant : whether the noise is known to be as large everywhere.
-    """
-    curve = estimate_noise_curve(pixels) if jpeg is None and correlation == 1 and not constant else None
-    return curve or NoiseCurve.white(level_for_denoiser(pixels, jpeg, correlation))
-
-
 def estimate_noise_curve(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:
     """The curve of white noise in an image (H, W, C); None if it depends on the brightness little, or cannot be told.
 
@@ -189,7 +170,7 @@ def estimate_noise_curve(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:
 
 
 @dataclass(frozen=True)
-class _Bin:
+class Bin:
     """Patches of similar brightness: which of all, their mean brightness, the level of noise and its flatness."""
 
     members: npt.NDArray[np.int64]
@@ -198,7 +179,7 @@ class _Bin:
     flatness: float = 0.0
 
 
-def _bins(patches: npt.NDArray[np.float64], fewest: int) -> list[_Bin]:
+def _bins(patches: npt.NDArray[np.float64], fewest: int) -> list[Bin]:
     """The patches (N, D) that hold neither black nor white, by their brightness; none if there are too few of any."""
     free = np.flatnonzero(unclipped(patches))
     count = min(MOST_BINS, len(free) // fewest)
@@ -206,11 +187,11 @@ def _bins(patches: npt.NDArray[np.float64], fewest: int) -> list[_Bin]:
         return []
     brightness = patches[free].mean(axis=1)
     parts = np.array_split(np.argsort(brightness, kind="stable"), count)
-    bins = [_Bin(free[part], float(brightness[part].mean())) for part in parts]
+    bins = [Bin(free[part], float(brightness[part].mean())) for part in parts]
     return bins if all(a.brightness < b.brightness for a, b in pairwise(bins)) else []
 
 
-def _curve_of(bins: list[_Bin], least: float, least_flatness: float) -> NoiseCurve | None:
+def curve_of(bins: list[Bin], least: float, least_flatness: float) -> NoiseCurve | None:
     """The curve that the bins tell, if enough of them hold white noise that depends on the brightness as noise does."""
     flat = [b for b in bins if b.flatness >= least_flatness and b.level > 0]
     if len(flat) < max(FEWEST_BINS, len(bins) / 2):
@@ -222,7 +203,7 @@ def _curve_of(bins: list[_Bin], least: float, least_flatness: float) -> NoiseCur
     return _through(flat) if monotone else None
 
 
-def _through(bins: list[_Bin]) -> NoiseCurve:
+def _through(bins: list[Bin]) -> NoiseCurve:
     """Through the levels of the bins, and on to black and white as a straight line through all of them tells."""
     brightness, variances = (
         np.array(values) for values in zip(*((b.brightness, b.level**2) for b in bins), strict=True)
@@ -260,10 +241,10 @@ def _in_colour(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:
         if min(b.level for b in bins) <= 0:
             return None
         curve = _through(_smooth(bins))
-    return _curve_of(bins, LEAST_FLOOR * _range(pixels), LEAST_FLATNESS)
+    return curve_of(bins, LEAST_FLOOR * _range(pixels), LEAST_FLATNESS)
 
 
-def _smooth(bins: list[_Bin]) -> list[_Bin]:
+def _smooth(bins: list[Bin]) -> list[Bin]:
     """With levels that are means over neighbours, lest those swing against each other from pass to pass."""
     levels = np.array([b.level for b in bins])
     levels[1:-1] = (levels[:-2] * levels[2:]) ** 0.25 * levels[1:-1] ** 0.5
@@ -278,7 +259,7 @@ def _in_grey(plane: npt.NDArray[np.float32]) -> NoiseCurve | None:
     for old in _bins(patches, 2 * FEWEST_WEAK * patches.shape[1]):
         level, flatness = weak_texture_floor_of(rest[old.members], texture[old.members])
         bins.append(replace(old, level=level, flatness=flatness))
-    return _curve_of(bins, LEAST_IN_GREY * _range(plane), LEAST_FLATNESS_IN_GREY)
+    return curve_of(bins, LEAST_IN_GREY * _range(plane), LEAST_FLATNESS_IN_GREY)
 
 
 def _range(pixels: npt.NDArray[np.float32]) -> float:

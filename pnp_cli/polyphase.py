@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .correlated_noise import phases_of
 from .denoisers import Denoiser, OnViews
 from .errors import UsageError
-from .noise import phases_of
 
 
 class Polyphase(OnViews):
@@ -26,7 +26,7 @@ class Polyphase(OnViews):
     Parameters
     ----------
     stride : distance of the pixels of a phase.
-    denoisers : one for all phases, or one for each of `noise.phases_of`.
+    denoisers : one for all phases, or one for each of `correlated_noise.phases_of`.
 
     Raises
     ------

@@ -7,8 +7,8 @@ from typing import Any
 from .accelerators import ACCELERATORS
 from .certificate import Certificate
 from .conditions import Guarantee
+from .correlated_noise import white_level
 from .measurement import MeasurementErrors
-from .noise import white_level
 from .noise_curve import NoiseCurve
 from .operators import Blur
 from .plugandplay import BRIGHTEST, Plan, Settings
@@ -93,6 +93,13 @@ def light_line(noise: float, in_light: float) -> str:
 def compression_line(rounding: float, level: float) -> str:
     """What JPEG compression adds to the noise; deviations on the 0-255 scale."""
     return f"jpeg        rounding errors that count as noise of {rounding:.3g}, with the noise {level:.3g}"
+
+
+def sharing_line(stride: int) -> str:
+    """What is done about noise that neighbouring pixels share, removed from the phases of every so-many-th pixel."""
+    if stride == 1:
+        return "correlation neighbouring pixels share the noise: sigma is the white noise that it counts as"
+    return f"correlation neighbouring pixels share the noise: pixels that lie {stride} apart are denoised together"
 
 
 def correlation_line(correlation: int, level: float) -> str:

@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from scipy.ndimage import uniform_filter
 
+from pnp_cli import Image, read_image
 from pnp_cli.conditioned import ConditionedArchitecture, ConditionedNetwork
 from pnp_cli.denoisers import Denoiser, EulerArchitecture
+from pnp_cli.images import encode_image
+from pnp_cli.jpeg import JpegRounding
 from pnp_cli.presets import build
 
 
@@ -64,6 +67,13 @@ def shared_noise(shape: tuple[int, ...], level: float) -> np.ndarray:
     """Noise of a level on the 0-255 scale, smoothed over 2 × 2 pixels: (H, W, C), [0, 1] scale."""
     smooth = uniform_filter(np.random.default_rng(0).normal(size=shape), (2, 2, 1), mode="wrap")
     return np.asarray(level / 255 * smooth / smooth.std(), np.float32)
+
+
+def compressed(pixels: np.ndarray, quality: int) -> tuple[np.ndarray, JpegRounding]:
+    """Pixels on the 0-255 scale after a round trip through a JPEG file, and how it has rounded them."""
+    image = read_image(encode_image(Image((pixels / 255).astype(np.float32)), "JPEG", quality=quality))
+    assert image.jpeg is not None
+    return image.pixels, image.jpeg
 
 
 def psnr_of(reference: np.ndarray, test: np.ndarray) -> float:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
-from scipy.ndimage import uniform_filter
 from skimage import data
 
-from pnp_cli import Blur, Image, estimate_noise, estimate_noise_under_blur, kernels, read_image
-from pnp_cli.images import encode_image
-from pnp_cli.jpeg import JpegRounding
-from pnp_cli.noise import correlation_under_blur, white_level
+from pnp_cli import Blur, estimate_noise, estimate_noise_under_blur, kernels, read_image
 
-from .helpers import shared_noise
+from .helpers import compressed
 
 
 def test_noise_estimate() -> None:
@@ -53,7 +50,8 @@ def test_noise_in_grey_and_after_compression(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(18, 18, 1), (50, 50, 1), (400, 300, 1), (60, 60, 3), (200, 200, 3)])
 def test_white_noise_alone_is_measured_without_bias(shape: tuple[int, int, int]) -> None:
-    estimates = [estimate_noise(0.5 + np.random.default_rng(i).normal(0, 0.05, shape)) for i in range(60)]
+    repeats = 60 if math.prod(shape) < 100_000 else 10
+    estimates = [estimate_noise(0.5 + np.random.default_rng(i).normal(0, 0.05, shape)) for i in range(repeats)]
     assert np.mean(estimates) == pytest.approx(0.05, rel=0.03)
 
 
@@ -79,13 +77,6 @@ def test_a_blurred_photo_in_a_jpeg_file(tmp_path: Path) -> None:
     assert 2.5 < level < 5
 
 
-def compressed(pixels: np.ndarray, quality: int) -> tuple[np.ndarray, JpegRounding]:
-    """Pixels on the 0-255 scale after a round trip through a JPEG file, and how it has rounded them."""
-    image = read_image(encode_image(Image((pixels / 255).astype(np.float32)), "JPEG", quality=quality))
-    assert image.jpeg is not None
-    return image.pixels, image.jpeg
-
-
 @pytest.mark.parametrize("picture", [data.chelsea(), data.camera()[..., None]], ids=["colour", "grey"])
 @pytest.mark.parametrize("quality", [95, 85, 70])
 def test_noise_before_compression(picture: np.ndarray, quality: int) -> None:
@@ -107,28 +98,6 @@ def test_compression_alone_is_no_noise() -> None:
     flat[:8, :8] = 140
     pixels, jpeg = compressed(flat, 75)
     assert 255 * estimate_noise(pixels, jpeg) < 255 * jpeg.level / 2
-
-
-@pytest.mark.parametrize("kernel", [kernels.motion(20, 110), kernels.disk(4)], ids=str)
-def test_correlation_under_blur(kernel: np.ndarray) -> None:
-    """White noise is taken for white, also in a JPEG file; neighbours that share noise are noticed."""
-    scene = torch.from_numpy(data.chelsea().transpose(2, 0, 1) / 255.0)[None]
-    seen = Blur(kernel, data.chelsea().shape[:2], dtype=torch.float64).forward(scene)[0, :, 24:-24, 24:-24]
-    blurred = seen.permute(1, 2, 0).numpy()
-    white = blurred + np.random.default_rng(0).normal(0, 5 / 255, blurred.shape)
-    assert correlation_under_blur(blurred) == 1
-    assert correlation_under_blur(white) == 1
-    assert correlation_under_blur(*compressed(255 * white, 90)) == 1
-    assert correlation_under_blur(blurred + shared_noise(blurred.shape, 8)) == 2
-    smoother = uniform_filter(shared_noise(blurred.shape, 15), (2, 2, 1), mode="wrap")
-    assert correlation_under_blur(blurred + smoother) == 3
-
-
-def test_white_level() -> None:
-    """Between the deviation and its bound, the root of the noise's power at low frequencies."""
-    assert white_level(0.1, 1) == 0.1
-    for n in (2, 3, 8):
-        assert white_level(0.1, n - 1) < white_level(0.1, n) < 0.1 * n
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (7, 300, 1), (40, 40, 3)])

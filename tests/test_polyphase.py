@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
-from pnp_cli import Ensemble, Polyphase, Tiled, UsageError, certify, estimate_noise, read_image
-from pnp_cli.images import Image, write_image
-from pnp_cli.noise import estimate_noise_of_phases, seems_correlated
+from pnp_cli import Ensemble, Polyphase, Tiled, UsageError, certify
 
-from .conftest import Run
-from .helpers import psnr_of, shared_noise, small_conditioned, small_network, steepest
+from .helpers import small_conditioned, small_network, steepest
 
 
 @pytest.mark.parametrize("size", [(40, 41), (1, 9), (3, 2), (1, 1)])
@@ -58,34 +50,7 @@ def test_with_tiles_and_symmetries() -> None:
         Tiled.of(Polyphase(2, network), 32)
 
 
-def test_the_level_of_shared_noise(photo: Image) -> None:
-    noisy = photo.pixels + shared_noise(photo.pixels.shape, 20)
-    assert 255 * estimate_noise(noisy) < 12
-    assert 255 * estimate_noise_of_phases(noisy, 2) == pytest.approx(20, rel=0.1)
-    assert seems_correlated(noisy, estimate_noise(noisy))
-    white = photo.pixels + np.random.default_rng(0).normal(0, 20 / 255, photo.pixels.shape)
-    assert not seems_correlated(white, estimate_noise(white))
-    assert estimate_noise_of_phases(np.full((1, 1, 3), 0.5, np.float32), 2) == 0
-    assert estimate_noise_of_phases(noisy[:3, :5], 2) == estimate_noise(noisy[:3, :5]) > 0, "no phase is large enough"
-
-
 def test_no_such_split() -> None:
     for arguments in ((0, small_network()), (2,)):
         with pytest.raises(UsageError, match="stride of 1 or more and a denoiser"):
             Polyphase(*arguments)
-
-
-def test_the_command(pnp: Run, photo: Image, tmp_path: Path) -> None:
-    """Shared noise stays without the option, which is said; with it the noise goes."""
-    noisy = photo.with_pixels(photo.pixels + shared_noise(photo.pixels.shape, 20))
-    write_image(replace(noisy, depth="float32"), tmp_path / "noisy.tif")
-    scores = []
-    for n in (1, 2):
-        target = tmp_path / f"{n}.tif"
-        result = pnp("denoise", tmp_path / "noisy.tif", "-o", target, "--correlation", n, "--json")
-        assert result.returncode == 0
-        assert json.loads(result.stdout)["correlation"] == n
-        assert (b"try --correlation 2" in result.stderr) == (n == 1)
-        scores.append(psnr_of(photo.pixels, read_image(target).pixels))
-    assert scores[1] > scores[0] + 3
-    assert pnp("denoise", tmp_path / "noisy.tif", "--correlation", 0).returncode == 2

@@ -75,15 +75,7 @@ def deblur(
         ),
     ] = True,
     jpeg: o.Jpeg = True,
-    correlation: Annotated[
-        str,
-        typer.Option(
-            "--correlation",
-            metavar="N",
-            help="Distance in pixels from which on the noise is independent, 1 (white noise) to 8; auto tries 1 to 3 "
-            "where --sigma is auto. Noise that is not white counts as larger.",
-        ),
-    ] = "auto",
+    correlation: o.Correlation = "auto",
     linear_light: k.LinearLight = False,
     continuation: Annotated[
         bool,

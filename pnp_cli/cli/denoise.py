@@ -31,7 +31,7 @@ def denoise(
             "--ensemble", help="Mean over the 8 flips and rotations: better, 8 times slower, same certificate."
         ),
     ] = False,
-    correlation: o.Correlation = 1,
+    correlation: o.Correlation = "auto",
     tile: o.Tile = "auto",
 ) -> None:
     """Remove noise from images.
@@ -40,9 +40,9 @@ def denoise(
     the second pass are computed. For that frozen reference the second pass is averaged; the composite is not known
     to be nonexpansive. With --weights huber all of it is.
 
-    Noise that depends on the brightness is found out, or given by --photon. Noise that neighbouring pixels share is
-    taken for detail, unless --correlation says so. Of a JPEG file the level that is estimated counts its rounding
-    errors, too; a given one is taken as it is.
+    Noise that depends on the brightness, and noise that neighbouring pixels share, are found out, or given by --photon
+    and --correlation. Of a JPEG file the level that is estimated counts its rounding errors, too; a given one is taken
+    as it is.
 
     Example: pnp denoise noisy.png -o clean.png --sigma 25
     """
@@ -50,6 +50,7 @@ def denoise(
     quiet = files.quiet
     level = o.read_level(sigma, "--sigma")
     gain = o.read_photon(photon, level)
+    distance = o.read_correlation(correlation)
     side = o.read_side(tile, "--tile", 64)
     hint = o.level_hint(level, "--sigma")
     if hint:
@@ -60,10 +61,10 @@ def denoise(
     from .. import report
     from ..conditions import RunningChecks
     from ..denoisers import Ensemble
+    from ..denoising import NoiseToRemove, noise_to_remove
     from ..devices import describe_device
     from ..images import Image
-    from ..noise import seems_correlated
-    from ..noise_curve import NoiseCurve, curve_for_denoiser, root_mean_square
+    from ..noise_curve import NoiseCurve, root_mean_square
     from ..polyphase import Polyphase
     from ..solvers import fixed_point
     from ..tensors import from_tensor, to_tensor
@@ -77,26 +78,29 @@ def denoise(
     def work(image: Image, name: str) -> Outcome:
         loaded = shelf.get(image.pixels.shape[2])
         certificate = loaded.certificate
-        height, width = (-(-n // correlation) for n in image.size)
-        network = tiled(loaded.network, (height, width), side, place)
-        network = Ensemble(network) if ensemble else network
-        network = Polyphase(correlation, network) if correlation > 1 else network
-        two_passes = network.takes_reference
         noisy = to_tensor(image, place)
         origin, rounding = "estimated", None
         if level is not None:
-            curve, origin = NoiseCurve.photon(level / 255, (gain or 0) / 255), "given"
+            curve = NoiseCurve.photon(level / 255, (gain or 0) / 255)
+            found, origin = NoiseToRemove(curve, distance or 1, correlated=(distance or 1) > 1), "given"
         else:
             compression = image.jpeg if jpeg else None
             rounding = 255 * compression.level if compression is not None else None
-            curve = curve_for_denoiser(image.pixels, compression, correlation, constant=gain is not None)
+            found = noise_to_remove(image.pixels, compression, distance, constant=gain is not None)
+        curve, stride = found.curve, found.stride
         noise = curve.levels(noisy)
         value = 255 * root_mean_square(noise)
-        if level is None and correlation == 1 and seems_correlated(image.pixels, value / 255):
-            say(f"{name}: if noise is left, it is correlated between pixels; try --correlation 2", quiet)
+
+        height, width = (-(-n // stride) for n in image.size)
+        network = tiled(loaded.network, (height, width), side, place)
+        network = Ensemble(network) if ensemble else network
+        network = Polyphase(stride, network) if stride > 1 else network
+        two_passes = network.takes_reference
         # The iterates are not projected, so the map is the network itself.
         checks = RunningChecks(certificate.alpha, box=None) if certificate.averaged else None
         say(f"{name}: sigma {report.noise_words(curve, value, origin)}", quiet)
+        if found.correlated:
+            say(report.sharing_line(stride), quiet)
         if rounding is not None:
             say(report.compression_line(rounding, value), quiet)
         for line in report.denoiser_lines(loaded.name, certificate, two_passes, mapped=not curve.constant):
@@ -111,7 +115,8 @@ def denoise(
             "sigma_origin": origin,
             "noise_curve": report.curve_points(curve),
             "jpeg_error": rounding,
-            "correlation": correlation,
+            "correlation": stride,
+            "correlated": found.correlated,
             "ensemble": ensemble,
         }
         if files.dry_run:

@@ -104,14 +104,12 @@ Jpeg = Annotated[
     ),
 ]
 Correlation = Annotated[
-    int,
+    str,
     typer.Option(
         "--correlation",
         metavar="N",
-        min=1,
-        max=8,
-        help="Distance in pixels from which on the noise is independent: 1 for white noise, 2 or 3 where an image was "
-        "demosaicked, resized or scanned.",
+        help="Distance in pixels from which on the noise is independent: 1 for white noise, up to 8 where an image was "
+        "demosaicked, resized or scanned; auto finds out where --sigma is auto.",
     ),
 ]
 Sigma = Annotated[

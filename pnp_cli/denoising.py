@@ -1,0 +1,67 @@
+"""Which noise a denoiser of white noise is to remove from an image, and from which of its pixels at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .correlated_noise import estimate_noise_of_phases, find_correlated_noise
+from .jpeg import JpegRounding
+from .jpeg_noise import noise_before_compression
+from .noise import estimate_noise
+from .noise_curve import NoiseCurve, estimate_noise_curve, root_mean_square
+
+
+@dataclass(frozen=True)
+class NoiseToRemove:
+    """Noise of an image as a denoiser is to take it; `noise_to_remove` finds it out.
+
+    Attributes
+    ----------
+    curve : how large it is, by brightness.
+    stride : every so-many-th pixel of every so-many-th row is to be denoised at a time, see `polyphase.Polyphase`.
+    correlated : whether neighbouring pixels are known to share it.
+    """
+
+    curve: NoiseCurve
+    stride: int = 1
+    correlated: bool = False
+
+
+def noise_to_remove(
+    pixels: npt.NDArray[np.float32],
+    jpeg: JpegRounding | None = None,
+    correlation: int | None = None,
+    *,
+    constant: bool = False,
+) -> NoiseToRemove:
+    """The noise of an image (H, W, C), values nominally in [0, 1].
+
+    Parameters
+    ----------
+    jpeg : how a JPEG file has rounded the image (`images.Image.jpeg`); its errors count, too. Its noise is taken for as
+        large everywhere.
+    correlation : distance in pixels from which on the noise is independent, 1 for white noise; None finds out.
+    constant : whether the noise is known to be as large everywhere.
+    """
+    if correlation is not None and correlation > 1:
+        level = estimate_noise_of_phases(pixels, correlation)
+        level = level if jpeg is None else jpeg.level_with(level)
+        return NoiseToRemove(NoiseCurve.white(level), correlation, correlated=True)
+    if jpeg is not None:
+        before = noise_before_compression(pixels, jpeg)
+        if before is not None and before.correlated is not None and correlation is None:
+            return NoiseToRemove(NoiseCurve.white(math.hypot(before.correlated, jpeg.level)), correlated=True)
+        level = before.white if before is not None else estimate_noise(pixels)
+        return NoiseToRemove(NoiseCurve.white(jpeg.level_with(level)))
+    found = find_correlated_noise(pixels) if correlation is None else None
+    if found is not None:
+        mean = root_mean_square(found.curve.variance(torch.from_numpy(pixels.mean(2))).sqrt_())
+        curve = NoiseCurve.white(mean) if constant else found.curve
+        return NoiseToRemove(curve, found.stride, correlated=True)
+    by_brightness = None if constant else estimate_noise_curve(pixels)
+    return NoiseToRemove(by_brightness or NoiseCurve.white(estimate_noise(pixels)))

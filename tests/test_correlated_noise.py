@@ -1,0 +1,171 @@
+"""Noise that neighbouring pixels share: that it is found, and that texture and white noise are not taken for it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter, uniform_filter
+from skimage import data
+
+from pnp_cli import Blur, Image, add_gaussian_noise, estimate_noise, kernels, read_image, write_image
+from pnp_cli.correlated_noise import (
+    correlation_under_blur,
+    estimate_noise_of_phases,
+    find_correlated_noise,
+    white_level,
+)
+from pnp_cli.denoising import noise_to_remove
+
+from .conftest import SAMPLES, Run
+from .helpers import compressed, psnr_of, shared_noise
+
+PHOTOS = {"cat": data.chelsea(), "coffee": data.coffee(), "astronaut": data.astronaut(), "rocket": data.rocket()}
+
+
+def eight_bits(pixels: np.ndarray) -> np.ndarray:
+    return (np.round(255 * pixels.clip(0, 1)) / 255).astype(np.float32)
+
+
+def mosaicked(shape: tuple[int, ...], level: float) -> np.ndarray:
+    """White noise of the samples of a Bayer mosaic, each colour interpolated linearly."""
+    white = np.random.default_rng(0).normal(0, level / 255, shape[:2])
+    rows, columns = np.indices(shape[:2]) % 2
+    red, blue = (rows + columns == 0), (rows * columns == 1)
+    means = []
+    for sampled in (red, ~red & ~blue, blue):
+        weights = uniform_filter(sampled.astype(float), 3, mode="wrap")
+        means.append(np.where(sampled, white, uniform_filter(white * sampled, 3, mode="wrap") / weights))
+    return np.stack(means, axis=2)
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_white_noise_and_texture_are_not_taken_for_it(name: str) -> None:
+    clean = (PHOTOS[name] / 255).astype(np.float32)
+    assert find_correlated_noise(clean) is None
+    grey = clean[:, :, 1:2]
+    assert find_correlated_noise(grey) is None
+    for level in (1, 2, 5, 20):
+        assert find_correlated_noise(eight_bits(add_gaussian_noise(clean, level / 255, 0))) is None
+        assert find_correlated_noise(eight_bits(add_gaussian_noise(grey, level / 255, 0))) is None
+    photon = add_gaussian_noise(clean, 0.5 / 255, 0, photon=0.004)
+    assert find_correlated_noise(eight_bits(photon)) is None
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_smooth_noise_is_removed_from_phases(name: str) -> None:
+    """Of its own level, in which it is white: within 15 %."""
+    clean = PHOTOS[name] / 255
+    found = find_correlated_noise(eight_bits(clean + shared_noise(clean.shape, 12)))
+    assert found is not None
+    assert found.stride == 2
+    assert 255 * np.sqrt(np.mean(found.curve.variances)) == pytest.approx(12, rel=0.15)
+    assert find_correlated_noise(eight_bits(clean + shared_noise(clean.shape, 3))) is not None
+
+
+def test_noise_that_is_hardly_smooth_is_removed_from_the_whole() -> None:
+    """At a level between its deviation and that of its power at low frequencies."""
+    for picture in PHOTOS.values():
+        noise = gaussian_filter(np.random.default_rng(0).normal(size=picture.shape), (0.5, 0.5, 0))
+        found = find_correlated_noise(eight_bits(picture / 255 + 8 / 255 * noise / noise.std()))
+        assert found is not None
+        assert found.stride == 1
+        assert 8 < 255 * np.sqrt(np.mean(found.curve.variances)) < 8 * 1.7
+
+
+def test_demosaicked_noise() -> None:
+    """That depends on the brightness, too: its curve follows within 20 %."""
+    clean = data.coffee() / 255
+    noise = mosaicked(clean.shape, 1) * np.sqrt(36 * (0.2 + clean.mean(2, keepdims=True)))
+    found = noise_to_remove(eight_bits(clean + noise))
+    assert found.correlated
+    dark, bright = (255 * float(found.curve.variance(torch.tensor(b))) ** 0.5 for b in (0.2, 0.65))
+    assert bright / dark == pytest.approx(np.sqrt(0.85 / 0.4), rel=0.2)
+    constant = noise_to_remove(eight_bits(clean + noise), constant=True).curve
+    assert constant.constant
+    assert dark < 255 * constant.variances[0] ** 0.5 < bright
+
+
+@pytest.mark.parametrize("quality", [95, 80])
+def test_before_compression(quality: int) -> None:
+    """Noise that was shared before it was compressed is told from white noise and texture, its harm within 30 %."""
+    for name in ("cat", "rocket"):
+        picture = PHOTOS[name]
+        noise = mosaicked(picture.shape, 25)
+        pixels, jpeg = compressed(picture + 255 * noise, quality)
+        found = noise_to_remove(pixels, jpeg)
+        assert found.correlated
+        assert 255 * found.curve.variances[0] ** 0.5 == pytest.approx(28, rel=0.3)
+        for white in (0, 4, 25):
+            noisy = picture + np.random.default_rng(0).normal(0, white, picture.shape)
+            assert not noise_to_remove(*compressed(noisy, quality)).correlated
+
+
+def test_images_that_do_not_tell() -> None:
+    """Small ones, flat ones, those that are clipped everywhere, and those of two channels."""
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1, 3), (7, 300, 3), (40, 40, 3), (64, 64, 2)):
+        assert find_correlated_noise(rng.random(shape, np.float32)) is None
+    assert find_correlated_noise(np.full((128, 128, 3), 0.5, np.float32)) is None
+    assert find_correlated_noise(np.ones((128, 128, 1), np.float32)) is None
+
+
+def test_the_level_of_phases(photo: Image) -> None:
+    noisy = photo.pixels + shared_noise(photo.pixels.shape, 20)
+    assert 255 * estimate_noise(noisy) < 12
+    assert 255 * estimate_noise_of_phases(noisy, 2) == pytest.approx(20, rel=0.1)
+    assert estimate_noise_of_phases(np.full((1, 1, 3), 0.5, np.float32), 2) == 0
+    assert estimate_noise_of_phases(noisy[:3, :5], 2) == estimate_noise(noisy[:3, :5]) > 0, "no phase is large enough"
+
+
+@pytest.mark.parametrize("kernel", [kernels.motion(20, 110), kernels.disk(4)], ids=str)
+def test_correlation_under_blur(kernel: np.ndarray) -> None:
+    """White noise is taken for white, also in a JPEG file; neighbours that share noise are noticed."""
+    scene = torch.from_numpy(data.chelsea().transpose(2, 0, 1) / 255.0)[None]
+    seen = Blur(kernel, data.chelsea().shape[:2], dtype=torch.float64).forward(scene)[0, :, 24:-24, 24:-24]
+    blurred = seen.permute(1, 2, 0).numpy()
+    white = blurred + np.random.default_rng(0).normal(0, 5 / 255, blurred.shape)
+    assert correlation_under_blur(blurred) == 1
+    assert correlation_under_blur(white) == 1
+    assert correlation_under_blur(*compressed(255 * white, 90)) == 1
+    assert correlation_under_blur(blurred + shared_noise(blurred.shape, 8)) == 2
+    smoother = uniform_filter(shared_noise(blurred.shape, 15), (2, 2, 1), mode="wrap")
+    assert correlation_under_blur(blurred + smoother) == 3
+
+
+def test_white_level() -> None:
+    """Between the deviation and its bound, the root of the noise's power at low frequencies."""
+    assert white_level(0.1, 1) == 0.1
+    for n in (2, 3, 8):
+        assert white_level(0.1, n - 1) < white_level(0.1, n) < 0.1 * n
+
+
+def test_the_command(pnp: Run, photo: Image, tmp_path: Path) -> None:
+    """Shared noise is found out and goes; it stays if it is said to be white, or its level is given."""
+    pixels = read_image(SAMPLES / "coffee.png").pixels[100:300, 150:350]
+    noisy = photo.with_pixels(pixels + shared_noise(pixels.shape, 20))
+    write_image(replace(noisy, depth="float32"), tmp_path / "noisy.tif")
+    scores = []
+    for i, (options, stride, correlated) in enumerate(
+        (
+            ((), 2, True),
+            (("--correlation", "2"), 2, True),
+            (("--correlation", "1"), 1, False),
+            (("--sigma", "20"), 1, False),
+            (("--sigma", "20", "--correlation", "2"), 2, True),
+        )
+    ):
+        target = tmp_path / f"{i}.tif"
+        result = pnp("denoise", tmp_path / "noisy.tif", "-o", target, "--json", *options)
+        assert result.returncode == 0
+        fields = json.loads(result.stdout)
+        assert (fields["correlation"], fields["correlated"]) == (stride, correlated)
+        assert (b"neighbouring pixels share the noise" in result.stderr) == correlated
+        scores.append(psnr_of(pixels, read_image(target).pixels))
+    assert min(scores[0], scores[1], scores[4]) > max(scores[2:4]) + 3
+    assert scores[0] == pytest.approx(scores[4], abs=0.3)
+    assert pnp("denoise", tmp_path / "noisy.tif", "--correlation", 0).returncode == 2
