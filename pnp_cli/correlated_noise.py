@@ -10,17 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .jpeg import JpegRounding
 from .noise import estimate_noise, unclipped
 from .noise_curve import Bin, NoiseCurve, curve_of
 
 Matrix = npt.NDArray[np.float64]
 Phase = tuple[slice, slice]
 """Rows and columns."""
-
-LEAST_CORRELATED, CORRELATED_UNDER_BLUR, AS_LARGE = 2 / 255, 1.5, 1.1
-"""Under blur, from this level on noise that is so many times as large at every second pixel is correlated; levels that
-differ by less than the last are the same."""
 
 SPREAD = 0.75
 """Power of the distance from which on noise is independent, by which correlated noise counts as larger under blur.
@@ -57,7 +52,7 @@ less texture."""
 SMOOTH, SMOOTH_DEVIATION = 1.95, 0.68
 """From the first on, level of the brightness at middle frequencies over that at fine ones, noise is so smooth that it
 is nearly white in the phases of every second pixel, of the second times its level at harmful frequencies. Then the
-phases lose less than a denoiser of white noise does. Demosaicking that sharpens has 1.6, averages 2.2."""
+phases lose less than a denoiser of white noise does. Demosaicking has 1.6 if it sharpens, 2.2 if it averages."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +61,17 @@ class CorrelatedNoise:
 
     Attributes
     ----------
-    stride : 2 if it is best removed from the phases of every second pixel, see `polyphase`; else 1.
-    curve : standard deviation, by brightness, of the white noise that a denoiser is to take it for there.
+    curve : how large white noise is, by brightness, that does as much harm.
+    smooth : whether it is so smooth that it is nearly white in the phases of every second pixel, see `polyphase`.
     """
 
-    stride: int
     curve: NoiseCurve
+    smooth: bool
+
+    @property
+    def in_phases(self) -> NoiseCurve:
+        """How large smooth noise is in those phases."""
+        return self.curve.scaled(SMOOTH_DEVIATION)
 
 
 def find_correlated_noise(pixels: npt.NDArray[np.float32]) -> CorrelatedNoise | None:
@@ -113,8 +113,7 @@ def find_correlated_noise(pixels: npt.NDArray[np.float32]) -> CorrelatedNoise | 
     ]
     mean = math.sqrt(float(np.mean([b.level**2 for b in bins])))
     curve = curve_of(bins, least, 1.0) or NoiseCurve.white(mean)
-    smooth = np.median([s.smoothness for s in spectra]) >= SMOOTH
-    return CorrelatedNoise(2, curve.scaled(SMOOTH_DEVIATION)) if smooth else CorrelatedNoise(1, curve)
+    return CorrelatedNoise(curve, bool(np.median([s.smoothness for s in spectra]) >= SMOOTH))
 
 
 def _blocks(pixels: npt.NDArray[np.float32]) -> Matrix:
@@ -193,22 +192,6 @@ def estimate_noise_of_phases(pixels: npt.NDArray[np.float32], stride: int) -> fl
     phases = [pixels[rows, columns] for rows, columns in phases_of(pixels.shape[0], pixels.shape[1], stride)]
     levels = [estimate_noise(phase) for phase in phases if min(phase.shape[:2]) >= 3 and np.ptp(phase) > 0]
     return sum(levels) / len(levels) if levels else estimate_noise(pixels)
-
-
-def correlation_under_blur(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = None) -> int:
-    """Distance in pixels from which on the noise of a blurred image (H, W, C) is independent: 1, 2 or 3.
-
-    Noise that neighbours share is larger in the phases of every second or third pixel, and as large in those of pixels
-    that lie further apart. What is left of texture is larger the further apart they lie, and counts as neither.
-    """
-    first, second = estimate_noise(pixels, jpeg), estimate_noise_of_phases(pixels, 2)
-    if second < max(LEAST_CORRELATED, CORRELATED_UNDER_BLUR * first):
-        return 1
-    third = estimate_noise_of_phases(pixels, 3)
-    if third <= AS_LARGE * second:
-        return 2
-    fourth = estimate_noise_of_phases(pixels, 4)
-    return 3 if third >= 2 * LEAST_CORRELATED and fourth <= AS_LARGE * third else 1
 
 
 def white_level(noise: float, correlation: int) -> float:

@@ -36,12 +36,12 @@ class Choices:
     patch : longest side that is restored whole, in pixels; 0 for any, None by the free memory.
     jpeg : how a JPEG file has rounded the image, `images.Image.jpeg` (of a part of it: `of_part`); None takes its
         pixels as they are.
-    correlation : distance in pixels from which on the noise is independent, 1 for white noise; None finds it out with
-        the noise, see `correlated_noise.correlation_under_blur`, and takes noise that is given for white. Noise that is
-        not white counts as more, see `correlated_noise.white_level`.
+    correlation : distance in pixels from which on the noise is independent, 1 for white noise; other noise counts as
+        more, see `correlated_noise.white_level`. None finds out with the noise whether neighbouring pixels share it,
+        and takes noise that is given for white.
     photon : noise beside it that grows with the light, as the gain of `NoiseCurve.photon`. None finds out how noise
-        that is estimated depends on the brightness, unless the image was a JPEG file or its noise is correlated, and
-        takes noise that is given for as large everywhere.
+        that is estimated depends on the brightness, unless the image was a JPEG file, and takes noise that is given
+        for as large everywhere.
     linear_light : whether the blur acted on the light, and the samples follow the sRGB curve; see `light`. Then the
         light is restored, in which noise and JPEG errors are the larger, the brighter it is.
     tile : side of the tiles of the denoiser, in pixels; 0 for none, None by the free memory.

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from .correlated_noise import estimate_noise_of_phases, find_correlated_noise
 from .jpeg import JpegRounding
 from .jpeg_noise import noise_before_compression
 from .noise import estimate_noise
-from .noise_curve import NoiseCurve, estimate_noise_curve, root_mean_square
+from .noise_curve import NoiseCurve, estimate_noise_curve
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ def noise_to_remove(
         return NoiseToRemove(NoiseCurve.white(jpeg.level_with(level)))
     found = find_correlated_noise(pixels) if correlation is None else None
     if found is not None:
-        mean = root_mean_square(found.curve.variance(torch.from_numpy(pixels.mean(2))).sqrt_())
-        curve = NoiseCurve.white(mean) if constant else found.curve
-        return NoiseToRemove(curve, found.stride, correlated=True)
+        curve, stride = (found.in_phases, 2) if found.smooth else (found.curve, 1)
+        return NoiseToRemove(curve.averaged(pixels) if constant else curve, stride, correlated=True)
     by_brightness = None if constant else estimate_noise_curve(pixels)
     return NoiseToRemove(by_brightness or NoiseCurve.white(estimate_noise(pixels)))

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
-from .correlated_noise import correlation_under_blur, estimate_noise_of_phases, white_level
+from .correlated_noise import estimate_noise_of_phases, find_correlated_noise, white_level
 from .jpeg import JpegRounding
+from .jpeg_noise import noise_before_compression
 from .kernels import Kernel
 from .light import slope, to_light
 from .noise import MIN_NOISE, estimate_noise, estimate_noise_under_blur
@@ -31,7 +33,9 @@ class MeasurementErrors:
     noise : standard deviation of the noise in the samples, [0, 1] scale; the root of its mean square, if it depends on
         the brightness.
     curve : how it does; of one value if it does not.
-    correlation : distance in pixels from which on the noise is independent.
+    correlation : distance in pixels from which on the noise is independent, if that was given; else 1.
+    correlated : whether neighbouring pixels were found to share the noise. Then it is the white noise that does as much
+        harm.
     level : standard deviation of white noise that all errors in the samples together count as.
     slope : how many times as large they are in what was blurred, on average: not 1 if that is the light.
     norm : ‖P‖ or more of the precisions of all parts of the image.
@@ -40,6 +44,7 @@ class MeasurementErrors:
     noise: float
     curve: NoiseCurve
     correlation: int
+    correlated: bool
     level: float
     slope: float
     norm: float
@@ -93,14 +98,16 @@ def measure_errors(
     noise, photon, correlation, jpeg, linear_light : see `deblurring.Choices`.
     counted : which samples tell how large the errors are on average; None for all.
     """
-    if correlation is None:
-        correlation = 1 if noise is not None else correlation_under_blur(to_pixels(y), jpeg)
     slopes = slope(local_mean(y)) if linear_light else None
+    correlated = None
     if noise is not None:
         curve = NoiseCurve.photon(noise, photon or 0.0)
     else:
+        correlated = _correlated(to_pixels(y), jpeg) if correlation is None else None
         constant = photon is not None
-        curve = _estimate(y, kernel, correlation, jpeg, slopes, counted, constant=constant)
+        curve = correlated or _estimate(y, kernel, correlation or 1, jpeg, slopes, counted, constant=constant)
+        curve = curve.averaged(to_pixels(y)) if constant and not curve.constant else curve
+    correlation = correlation or 1
     deviations: float | Tensor = curve.levels(y) if curve.constant else curve.deviations(y)
     noise = root_mean_square(deviations, counted)
 
@@ -125,7 +132,18 @@ def measure_errors(
         bounds = float(weights.min()), float(weights.max())
     gain = scale / level if slopes is not None and level > 0 else 1.0
     norm = bounds[1] ** 2 * (1.0 if blocks is None else blocks[1].norm)
-    return MeasurementErrors(noise, curve, correlation, level, gain, norm, blocks, weights, bounds)
+    return MeasurementErrors(
+        noise, curve, correlation, correlated is not None, level, gain, norm, blocks, weights, bounds
+    )
+
+
+def _correlated(samples: npt.NDArray[np.float32], jpeg: JpegRounding | None) -> NoiseCurve | None:
+    """White noise that does as much harm as that of samples (H, W, C), if neighbours share it; None if they do not."""
+    if jpeg is None:
+        found = find_correlated_noise(samples)
+        return None if found is None else found.curve
+    before = noise_before_compression(samples, jpeg)
+    return None if before is None or before.correlated is None else NoiseCurve.white(before.correlated)
 
 
 def _estimate(

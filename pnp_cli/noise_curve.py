@@ -97,6 +97,10 @@ class NoiseCurve:
         """With deviations that are so many times as large."""
         return replace(self, variances=tuple(factor**2 * variance for variance in self.variances))
 
+    def averaged(self, pixels: npt.NDArray[np.float32]) -> NoiseCurve:
+        """Of the same mean square over an image (H, W, C) everywhere."""
+        return NoiseCurve.white(float(self.variance(torch.from_numpy(pixels.mean(2))).mean()) ** 0.5)
+
     @property
     def constant(self) -> bool:
         """Whether the noise is as large everywhere."""

@@ -71,6 +71,8 @@ def error_lines(errors: MeasurementErrors, rounding: float | None, linear_light:
     """How large the errors of a measurement are; `rounding` is that of JPEG compression, on the 0-255 scale."""
     noise = 255 * errors.noise
     lines = [f"noise       {noise_words(errors.curve, noise, origin)}"]
+    if errors.correlated:
+        lines.append(sharing_line(1))
     if errors.correlation > 1:
         lines.append(correlation_line(errors.correlation, white_level(noise, errors.correlation)))
     if linear_light:
@@ -98,7 +100,7 @@ def compression_line(rounding: float, level: float) -> str:
 def sharing_line(stride: int) -> str:
     """What is done about noise that neighbouring pixels share, removed from the phases of every so-many-th pixel."""
     if stride == 1:
-        return "correlation neighbouring pixels share the noise: sigma is the white noise that it counts as"
+        return "correlation neighbouring pixels share the noise: that is the white noise that does as much harm"
     return f"correlation neighbouring pixels share the noise: pixels that lie {stride} apart are denoised together"
 
 

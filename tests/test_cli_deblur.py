@@ -181,13 +181,15 @@ def test_correlated_noise(pnp: Run, moved: Path, small_weights: Path) -> None:
     noisy = (image.pixels + shared_noise(image.pixels.shape, 8)).clip(0, 1)
     write_image(image.with_pixels(noisy), moved.with_name("y.png"))
     options = ("--motion", 15, 30, "-w", small_weights, "--json", "--dry-run")
-    for extra, expected in (((), 2), (("--correlation", 1), 1), (("--correlation", 3), 3)):
+    for extra, expected in (((), 1), (("--correlation", 1), 1), (("--correlation", 3), 3)):
         result = pnp("deblur", moved.with_name("y.png"), *options, *extra)
         fields = one_object(result)
         assert fields["correlation"] == expected
+        assert fields["correlated"] == (expected > 1 or not extra)
+        assert (b"neighbouring pixels share the noise" in result.stderr) == (not extra)
         assert (fields["level"] > 1.3 * fields["noise"]) == (expected > 1)  # type: ignore[operator]
         assert (f"independent from {expected} pixels on".encode() in result.stderr) == (expected > 1)
-    assert one_object(pnp("deblur", moved, *options))["correlation"] == 1
+    assert not one_object(pnp("deblur", moved, *options))["correlated"]
     for wrong in ("0", "1.5", "no"):
         result = pnp("deblur", moved, *options, "--correlation", wrong)
         assert result.returncode == 2

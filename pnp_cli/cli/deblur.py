@@ -204,7 +204,7 @@ def deblur(
             say(f"patches     {count} of {side}, restored one by one and blended over {overlap} or more", quiet)
         say(f"denoiser    {loaded.name}, {report.certificate_line(loaded.certificate)}", quiet)
         errors = deblurring.errors
-        correlated = errors.correlation > 1
+        correlated = errors.correlated or errors.correlation > 1
         rounding = 255 * own.jpeg.level if own.jpeg is not None else None
         for line in report.error_lines(errors, rounding, linear_light, "estimated" if level is None else "given"):
             say(line, quiet)
@@ -225,6 +225,7 @@ def deblur(
             "linear_light": linear_light,
             "jpeg_error": rounding,
             "correlation": errors.correlation,
+            "correlated": correlated,
             "level": 255 * errors.level,
             "slope": errors.slope,
             "clipped": deblurring.clipped,
