@@ -27,7 +27,8 @@ def load_folders(folders: Sequence[str | Path]) -> list[Tensor]:
     images: list[Tensor] = []
     for folder in folders:
         if not Path(folder).is_dir():
-            raise InputError(f"{folder}: no such folder of images")
+            what = "is no folder; give that of the images" if Path(folder).exists() else "no such folder of images"
+            raise InputError(f"{folder}: {what}")
         paths = list_images(folder, recursive=True)
         if not paths:
             raise InputError(f"{folder}: the folder holds no image files")

@@ -20,6 +20,9 @@ Samples = npt.NDArray[Any]
 SUFFIXES = (".npy", ".tif", ".tiff", ".png", ".mat")
 """Files that kernels are written to."""
 
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+"""Files that hold numbers as text, which kernels are not read from."""
+
 MATLAB_NAMES = ("psf", "kernel", "k", "h", "f")
 """What a kernel may be called in a MATLAB file of several matrices; the first is what we call it."""
 
@@ -36,6 +39,8 @@ def read_samples(file: str | Path) -> Samples:
         If it cannot be read, or it is not clear which of its matrices is the kernel.
     """
     name, suffix, data = str(file), Path(file).suffix.lower(), read_bytes(file)
+    if suffix in TEXT_SUFFIXES:
+        raise InputError(f"{name}: is a text file; save the kernel as NPY, MAT, PNG or TIFF, or give a --trajectory")
     if suffix == ".mat":
         return _from_mat(data, name)
     if suffix == ".npy":
@@ -144,7 +149,9 @@ def read_trajectory(file: str | Path) -> tuple[npt.NDArray[np.float64], npt.NDAr
     rows = _read_rows(file)
     header = rows.pop(0) if rows and all(_number(cell) is None for cell in rows[0][1]) else None
     if len(rows) < 2:
-        raise InputError(f"{file}: a trajectory needs at least two samples, one a line, but there are {len(rows)}")
+        raise InputError(
+            f"{file}: a trajectory needs at least two samples, lines of x,y or t,x,y, but there are {len(rows)}"
+        )
     width = len(header[1] if header else rows[0][1])
     columns = _columns_by_name(file, *header) if header else _columns_by_number(file, width)
     table = np.empty((len(rows), len(columns)))

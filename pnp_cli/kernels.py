@@ -25,6 +25,9 @@ Notes = tuple[str, ...]
 MAX_EXTENT = 4096
 """Longest side of a kernel made from parameters, in pixels."""
 
+FALLEN = 0.05
+"""A kernel file whose border is mostly above this share of its maximum may hold more than the kernel."""
+
 ROUNDING = 1e-9
 """What is nearer than this to the border of a pixel, in pixels, is on it; a share of time below this is none."""
 
@@ -81,7 +84,8 @@ def path(points: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Kernel:
     """
     nodes = _numbers(points, "the points of a path")
     if nodes.ndim != 2 or nodes.shape[0] < 2 or nodes.shape[1] != 2:
-        raise UsageError(f"a path needs at least two points (x, y), not an array of shape {nodes.shape}")
+        what = f"{len(nodes)}" if nodes.shape[1:] == (2,) else f"an array of shape {nodes.shape}"
+        raise UsageError(f"a path needs at least two points x,y, not {what}")
     with np.errstate(over="ignore", invalid="ignore"):
         delta, middle = np.diff(nodes, axis=0), nodes[1:] / 2 + nodes[:-1] / 2
         time = np.hypot(*delta.T) if weights is None else _numbers(weights, "the weights of a path")
@@ -213,6 +217,9 @@ def from_file(file: str | Path, centre: bool = True) -> tuple[Kernel, Notes]:
         If the file cannot be read or holds no kernel.
     """
     kernel, notes = normalise(kernel_files.read_samples(file), str(file))
+    border = np.concatenate([kernel[0], kernel[-1], kernel[:, 0], kernel[:, -1]])
+    if min(kernel.shape) > 2 and np.median(border) > FALLEN * kernel.max():
+        notes = (*notes, "the kernel does not fall to zero at its border: cut off frames, subtract backgrounds")
     if not centre:
         return kernel, notes
     kernel, moved = centred(kernel)

@@ -26,6 +26,8 @@ def locate(name: str | Path) -> Path:
         shipped = folder / f"{name}.safetensors"
         if is_file(shipped):
             return shipped
+    if is_file(path):
+        raise WeightsError(f"{path}: is not called like a weight file; those end in .safetensors")
     known = shipped_names()
     meant = difflib.get_close_matches(str(name), known, 1)
     hint = f"did you mean {meant[0]}?" if meant else f"there are {', '.join(known)}, or give a .safetensors file"

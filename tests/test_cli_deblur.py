@@ -12,6 +12,7 @@ from skimage import data
 
 from pnp_cli import kernels, read_image, write_image
 from pnp_cli.cli.kernel_options import complete_auto
+from pnp_cli.errors import UsageError
 from pnp_cli.images import Image
 
 from .conftest import Run
@@ -166,6 +167,13 @@ def test_refused(pnp: Run, photo_file: Path, arguments: tuple[object, ...], word
     result = pnp(*arguments, cwd=photo_file.parent)
     assert result.returncode == 2
     assert words in result.stderr.decode()
+
+
+@pytest.mark.parametrize("words", [["15", "a.png"], ["auto", "30"], ["15,30", "-7"], ["15"]])
+def test_half_a_motion(words: list[str]) -> None:
+    """No word that means something else is taken for the length or the angle."""
+    with pytest.raises(UsageError, match=f"as in --motion 15 30, or auto alone, not '{words[0]}"):
+        complete_auto(["deblur", "--motion", *words])
 
 
 def test_auto_is_completed() -> None:

@@ -460,3 +460,16 @@ def test_ambiguous_matlab_file(tmp_path: Path) -> None:
     savemat(tmp_path / "two.mat", {"a": np.ones((3, 3)), "b": np.ones((3, 3))})
     with pytest.raises(InputError, match=r"two\.mat.*which matrix"):
         kernels.from_file(tmp_path / "two.mat")
+
+
+def test_a_file_that_is_more_than_a_kernel(tmp_path: Path) -> None:
+    """A drawing of a kernel has a background; text is not a kernel."""
+    drawing = np.full((20, 20), 0.9)
+    drawing[5:14, 5:14] = kernels.disk(4)
+    np.save(tmp_path / "drawing.npy", drawing)
+    assert any("border" in note for note in kernels.from_file(tmp_path / "drawing.npy")[1])
+    np.save(tmp_path / "kernel.npy", kernels.disk(4))
+    assert kernels.from_file(tmp_path / "kernel.npy")[1] == ()
+    (tmp_path / "k.csv").write_text("0,0\n1,1\n")
+    with pytest.raises(InputError, match=r"k\.csv: is a text file"):
+        kernels.from_file(tmp_path / "k.csv")

@@ -93,12 +93,36 @@ KERNELS = ("motion", "gaussian", "disk", "kernel", "path", "trajectory")
 
 
 def complete_auto(arguments: list[str]) -> list[str]:
-    """Give the second word to every '--motion auto' of a command line."""
+    """Give the second word to every '--motion auto' of a command line.
+
+    Raises
+    ------
+    UsageError
+        If '--motion' is followed by one number, or 'auto' by one, so that a number or a file name would be taken for
+        the other word.
+    """
     completed = [word for part in arguments for word in (part.split("=") if part == "--motion=auto" else [part])]
     for i in range(len(completed) - 1, 0, -1):
-        if completed[i - 1 : i + 1] == ["--motion", "auto"] and completed[i : i + 2] != list(AUTO):
+        if completed[i - 1] != "--motion":
+            continue
+        first, second = completed[i], completed[i + 1] if i + 1 < len(completed) else ""
+        if is_number(first) != is_number(second):
+            raise UsageError(
+                f"--motion takes a length in pixels and an angle in degrees, as in --motion 15 30, or auto alone, "
+                f"not '{' '.join((first, second)).strip()}'"
+            )
+        if first == "auto" != second:
             completed.insert(i + 1, "auto")
     return completed
+
+
+def is_number(word: str) -> bool:
+    """Whether a word of the command line is one."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -365,7 +365,7 @@ def claim(named: Mapping[str, Path | None], kept: Collection[str], may_exist: bo
         if place in kept:
             raise UsageError(f"{path}: the {option} would replace an input; choose another --{option}")
         if exists(path) and not may_exist:
-            raise UsageError(f"{path}: exists already; choose another --{option}, or --on-exists overwrite")
+            raise UsageError(f"{path}: exists already; choose another --{option}, or --on-exists skip or overwrite")
         _require_room(path, f"--{option}")
         claimed[place] = f"the {option}"
     return claimed
