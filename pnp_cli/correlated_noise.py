@@ -11,18 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from .noise import estimate_noise, unclipped
-from .noise_curve import Bin, NoiseCurve, curve_of
+from .noise_curve import Bin, NoiseCurve, brightest, curve_of
 
 Matrix = npt.NDArray[np.float64]
 Phase = tuple[slice, slice]
 """Rows and columns."""
 
+LEAST_CORRELATED, CORRELATED = 2 / 255, 2.0
+"""From this level on, noise that is so many times as large at every second pixel may be correlated."""
+
 SPREAD = 0.75
 """Power of the distance from which on noise is independent, by which correlated noise counts as larger under blur.
 Found on validation images, between 0 for white noise and the bound of 1."""
 
-SIDE, MOST_BLOCKS, LEAST_STEP = 8, 40_000, 3
-"""Side of the blocks whose spectrum is measured, about how many are used, and the least distance of two."""
+SIDE, MOST_BLOCKS, SMALL = 8, 40_000, 10_000
+"""Side of the blocks whose spectrum is measured, about how many are used, and the number of places for a block in an
+image below which those overlap more."""
 
 BLOCKS_IN_BIN, FEWEST_BLOCKS, MOST_BINS = 800, 400, 8
 """Of similar brightness, in which the noise is measured on its own; the least number of blocks in all."""
@@ -34,16 +38,23 @@ HARMFUL, MIDDLE, FINE = (3, 4), (5, 8), (9, 14)
 """Frequencies of a block, vertical plus horizontal. Noise at the first is as hard to tell from the scene as white noise
 of its level, found on validation images for noise of eight kinds."""
 
-MOST_OF_TEXTURE, MOST_OF_TEXTURE_IN_GREY = 1.2, 1.12
-"""Noise is no more than so many times as large in blocks that are less flat. Of clean images it is 1.26 and more in
-their colours, so the first finds no noise in them, and 1.04 and more in grey."""
+LIMITS, LIMITS_IF_SMALL = (1.2, 1.4, 1 / 255), (1.08, 2.8, 4 / 255)
+"""Of correlated noise, and of that in images of a few bins: how many times as large it is in less flat blocks, at most,
+and at harmful frequencies as at fine ones, at least, and its least level there. What clean images hold is 1.2 times as
+large in less flat blocks, and more, mostly 1.3 to 3 times; white noise has the slope 1."""
 
-LEAST_SLOPE, LEAST_SLOPE_IN_GREY, SLOPE_OF_TEXTURE = 1.4, 2.5, 2.5
-"""Of correlated noise, the least level at the harmful frequencies over that at the fine ones. White noise has 1, and
-texture adds to that: the last times what it adds to noise in blocks that are less flat, at most, in photographs."""
+SLOPE_OF_TEXTURE = 2.5
+"""How much steeper noise seems where texture adds to it, per its share in less flat blocks; a bound in photographs."""
 
-LEAST_LEVEL, LEAST_LEVEL_IN_GREY = 1 / 255, 3 / 255
-"""Smaller noise is that of rounding, or of texture as often."""
+FEW_BINS = 4
+"""In images of fewer bins uniform texture is common, and the last limits hold."""
+
+SMALLEST, MOST_BINS_NOISY, MOST_CONSTANT = 0.2, 0.85, 0.05
+"""Noise is everywhere: in this share of the bins it is correlated and at least so many times its median level, and no
+more than the last share of the blocks is constant."""
+
+LIKE_BRIGHTNESS = 0.8
+"""Correlation with the brightness from which on a difference of colours is not another colour, but a tint."""
 
 LUMA_OVER_MIDDLE = 1.5
 """The level of brightness at harmful frequencies is at most so many times that at the middle ones, where the scene has
@@ -52,7 +63,7 @@ less texture."""
 SMOOTH, SMOOTH_DEVIATION = 1.95, 0.68
 """From the first on, level of the brightness at middle frequencies over that at fine ones, noise is so smooth that it
 is nearly white in the phases of every second pixel, of the second times its level at harmful frequencies. Then the
-phases lose less than a denoiser of white noise does. Demosaicking has 1.6 if it sharpens, 2.2 if it averages."""
+phases lose less than a denoiser of white noise does. Demosaicking has about 1.6 if it sharpens, 2.2 if it averages."""
 
 
 @dataclass(frozen=True)
@@ -75,51 +86,64 @@ class CorrelatedNoise:
 
 
 def find_correlated_noise(pixels: npt.NDArray[np.float32]) -> CorrelatedNoise | None:
-    """The correlated noise of an image (H, W, C), values nominally in [0, 1]; None if it shows none clearly.
+    """The correlated noise of an image (H, W, 3), values nominally in [0, 1]; None if it shows none clearly.
 
     The discrete cosine transforms of the flattest blocks tell the spectrum of the noise. Blocks are flat by one half of
     their frequencies, and noise is measured at the other, of which stationary noise is nearly independent. What is
-    measured is noise, and not texture, if blocks that are less flat hold as much. In colour that is asked of the
-    differences of the colours, in which scenes have little texture, in grey of the brightness. Blocks are compared with
-    those of similar brightness, on which noise may depend.
+    measured is noise, and not texture, if it is everywhere, and blocks that are less flat hold as much. That is asked
+    of the differences of the colours, in which scenes have little texture; nothing tells noise from the structures of a
+    grey or tinted image so surely. Blocks are compared with those of similar brightness, on which noise may depend.
     """
-    first, *others = np.moveaxis(pixels, 2, 0)
-    grey = all(np.array_equal(first, plane) for plane in others)
-    if min(pixels.shape[:2]) < SIDE or len(others) not in (0, 2):
+    if pixels.shape[2] != 3 or min(pixels.shape[:2]) < SIDE:
         return None
-    blocks = _blocks(pixels[:, :, :1] if grey else pixels)
-    blocks = blocks[unclipped(blocks.reshape(len(blocks), -1))]
+    varying = [np.ptp(plane) > 0 for plane in np.moveaxis(pixels, 2, 0)]
+    if not any(varying):
+        return None
+    blocks = _blocks(pixels)
+    vectors = blocks[:, varying].reshape(len(blocks), -1)
+    constant = np.ptp(vectors, axis=1) == 0
+    if (constant & (vectors[:, 0] < 1)).mean() > MOST_CONSTANT:
+        return None
+    blocks = blocks[unclipped(vectors) & ~constant]
     if len(blocks) < FEWEST_BLOCKS:
         return None
     brightness = blocks.mean((1, 2, 3))
-    parts = np.array_split(np.argsort(brightness, kind="stable"), np.clip(len(blocks) // BLOCKS_IN_BIN, 1, MOST_BINS))
-    spectra = [_Spectra.of(blocks[part], grey=grey) for part in parts]
+    count = max(1, min(len(blocks) // BLOCKS_IN_BIN, MOST_BINS))
+    parts = np.array_split(np.argsort(brightness, kind="stable"), count)
+    spectra = [_Spectra.of(blocks[part]) for part in parts]
 
-    texture = np.median([s.texture for s in spectra])
-    level, fine = (float(np.median([getattr(s, band) for s in spectra])) for band in ("harmful", "fine"))
-    most, slope, least = (
-        (MOST_OF_TEXTURE_IN_GREY, LEAST_SLOPE_IN_GREY, LEAST_LEVEL_IN_GREY)
-        if grey
-        else (MOST_OF_TEXTURE, LEAST_SLOPE, LEAST_LEVEL)
-    )
+    texture, level, fine, tint = np.median([(s.texture, s.harmful, s.fine, s.tint) for s in spectra], axis=0)
+    most, slope, least = LIMITS if count >= FEW_BINS else LIMITS_IF_SMALL
+    least *= brightest(pixels)
+    noisy = np.mean([s.harmful >= max(slope * s.fine, SMALLEST * level) for s in spectra])
     slope += SLOPE_OF_TEXTURE * max(texture - 1, 0)
-    if texture > most or level < max(slope * fine, least):
+    if texture > most or level < max(slope * fine, least) or noisy < MOST_BINS_NOISY or tint > LIKE_BRIGHTNESS:
         return None
+    # Half of the power is that of the brightness, which is as noisy as the differences of the colours, or more so.
     luma = min(s.luma / s.harmful for s in spectra if s.harmful > 0)
-    gain = 1.0 if grey else math.sqrt((1 + max(luma, 1.0) ** 2) / 2)
+    gain = math.sqrt((1 + max(luma, 1.0) ** 2) / 2)
     bins = [
-        Bin(part, float(brightness[part].mean()), gain * s.harmful, flatness=float(s.texture <= most))
+        Bin(part, float(brightness[part].mean()), gain * s.harmful, flatness=1 / s.texture)
         for part, s in zip(parts, spectra, strict=True)
     ]
-    mean = math.sqrt(float(np.mean([b.level**2 for b in bins])))
-    curve = curve_of(bins, least, 1.0) or NoiseCurve.white(mean)
+    mean = math.sqrt(float(np.mean([b.level**2 for b in bins if b.flatness >= 1 / most])))
+    curve = curve_of(bins, least, 1 / most) or NoiseCurve.white(mean)
     return CorrelatedNoise(curve, bool(np.median([s.smoothness for s in spectra]) >= SMOOTH))
+
+
+def may_be_correlated(pixels: npt.NDArray[np.float32], level: float) -> bool:
+    """Whether there is reason to try if the noise of an image (H, W, C) is correlated, `level` what is taken for white.
+
+    That of every second pixel is larger then. So is that of fine texture.
+    """
+    return level >= LEAST_CORRELATED and estimate_noise_of_phases(pixels, 2) >= CORRELATED * level
 
 
 def _blocks(pixels: npt.NDArray[np.float32]) -> Matrix:
     """About `MOST_BLOCKS` blocks of an image (H, W, C), evenly over it, (N, C, SIDE, SIDE)."""
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (SIDE, SIDE), axis=(0, 1))
-    step = max(LEAST_STEP, math.ceil(math.sqrt(windows.shape[0] * windows.shape[1] / MOST_BLOCKS)))
+    count = windows.shape[0] * windows.shape[1]
+    step = max(3 if count >= SMALL else 2, math.ceil(math.sqrt(count / MOST_BLOCKS)))
     return windows[::step, ::step].reshape(-1, pixels.shape[2], SIDE, SIDE).astype(np.float64)
 
 
@@ -127,10 +151,10 @@ def _blocks(pixels: npt.NDArray[np.float32]) -> Matrix:
 class _Spectra:
     """What the flattest of some blocks tell: levels at the frequencies of the name, [0, 1] scale.
 
-    `harmful` and `fine` are of the differences of the colours, or of grey; `luma` is of the brightness, at the harmful
-    frequencies.
-    `texture` is by how much less flat blocks have more, `smoothness` the level of the brightness at the middle
-    frequencies over that at the fine ones.
+    `harmful` and `fine` are of the differences of the colours; `luma` is of the brightness, at the harmful frequencies.
+    `texture` is how many times as much less flat blocks have, `smoothness` the level of the brightness at the middle
+    frequencies over that at the fine ones, `tint` the largest correlation of a difference with the brightness, in all
+    blocks.
     """
 
     harmful: float
@@ -138,14 +162,16 @@ class _Spectra:
     luma: float
     texture: float
     smoothness: float
+    tint: float
 
     @classmethod
-    def of(cls, blocks: Matrix, *, grey: bool) -> _Spectra:
-        """Of blocks (N, C, SIDE, SIDE) of similar brightness."""
+    def of(cls, blocks: Matrix) -> _Spectra:
+        """Of blocks (N, 3, SIDE, SIDE) of similar brightness."""
         from scipy.fft import dctn
 
-        # Across RGB it makes brightness and two differences of colours, see `transforms.to_opponent`.
-        power = np.square(dctn(blocks, axes=(1, 2, 3), norm="ortho")).reshape(*blocks.shape[:2], -1)
+        # Across the colours it makes brightness and two differences, see `transforms.to_opponent`.
+        coefficients = dctn(blocks, axes=(1, 2, 3), norm="ortho").reshape(*blocks.shape[:2], -1)
+        power = np.square(coefficients)
         frequency = np.add.outer(np.arange(SIDE), np.arange(SIDE)).ravel()
         even = (frequency % 2 == 0) & (frequency > 0)
         odd = frequency % 2 == 1
@@ -160,17 +186,18 @@ class _Spectra:
         def level(spectrum: Matrix, band: tuple[int, int]) -> float:
             return float(np.sqrt(spectrum[..., (frequency >= band[0]) & (frequency <= band[1])].mean()))
 
-        differences = spectra if grey else spectra[:, 1:]
-        flattest, less_flat = (
-            [level(channel, (HARMFUL[0], MIDDLE[1])) for channel in spectrum] for spectrum in differences
-        )
+        flattest, less_flat = ([level(one, (HARMFUL[0], MIDDLE[1])) for one in spectrum[1:]] for spectrum in spectra)
         luma, middle, fine = (level(spectra[0, 0], band) for band in (HARMFUL, MIDDLE, FINE))
+        harmful = coefficients[:, :, (frequency >= HARMFUL[0]) & (frequency <= HARMFUL[1])]
+        products = np.abs((harmful[:, :1] * harmful[:, 1:]).mean((0, 2)))
+        scales = np.sqrt(np.square(harmful).mean((0, 2)))
         return cls(
-            level(differences[0], HARMFUL),
-            level(differences[0], FINE),
+            level(spectra[0, 1:], HARMFUL),
+            level(spectra[0, 1:], FINE),
             min(luma, LUMA_OVER_MIDDLE * middle),
             max(b / max(a, 1e-9) for a, b in zip(flattest, less_flat, strict=True)),
             middle / max(fine, 1e-9),
+            float((products / np.maximum(scales[0] * scales[1:], 1e-18)).max()),
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from .correlated_noise import estimate_noise_of_phases, find_correlated_noise
 from .jpeg import JpegRounding
@@ -21,7 +22,7 @@ class NoiseToRemove:
 
     Attributes
     ----------
-    curve : how large it is, by brightness.
+    curve : how large it is, by brightness; of correlated noise, how large the white noise that is removed instead.
     stride : every so-many-th pixel of every so-many-th row is to be denoised at a time, see `polyphase.Polyphase`.
     correlated : whether neighbouring pixels are known to share it.
     """
@@ -60,6 +61,7 @@ def noise_to_remove(
     found = find_correlated_noise(pixels) if correlation is None else None
     if found is not None:
         curve, stride = (found.in_phases, 2) if found.smooth else (found.curve, 1)
-        return NoiseToRemove(curve.averaged(pixels) if constant else curve, stride, correlated=True)
+        curve = curve.averaged(torch.from_numpy(pixels).permute(2, 0, 1)[None]) if constant else curve
+        return NoiseToRemove(curve, stride, correlated=True)
     by_brightness = None if constant else estimate_noise_curve(pixels)
     return NoiseToRemove(by_brightness or NoiseCurve.white(estimate_noise(pixels)))

@@ -48,7 +48,7 @@ class NoiseBeforeCompression:
     ----------
     white : of white noise. Of noise that neighbouring pixels share it is that at the frequencies with the least.
     correlated : of the white noise that does as much harm as noise that neighbouring pixels share; None if there is
-        none, or it cannot be told from texture.
+        none, the image is grey, or it cannot be told from texture.
     """
 
     white: float
@@ -103,7 +103,8 @@ def noise_before_compression(pixels: npt.NDArray[np.float32], jpeg: JpegRounding
     white = min(level(least, FLAT) for least in range(2, 2 * SIDE - BAND))
     harmful = level(HARMFUL, FLAT)
     correlated = (
-        harmful >= max(LEAST_LEVEL, LEAST_SLOPE * white)
+        jpeg.luminous
+        and harmful >= max(LEAST_LEVEL, LEAST_SLOPE * white)
         and harmful <= STEEPEST * level(HARMFUL + 2, FLAT)
         and all(
             level(least, LESS_FLAT) <= MOST_OF_TEXTURE * level(least, FLATTER)

@@ -26,7 +26,7 @@ MAX_EXTENT = 4096
 """Longest side of a kernel made from parameters, in pixels."""
 
 FALLEN = 0.05
-"""A kernel file whose border is mostly above this share of its maximum may hold more than the kernel."""
+"""A kernel file whose border is above this share of its maximum may hold more than the kernel."""
 
 ROUNDING = 1e-9
 """What is nearer than this to the border of a pixel, in pixels, is on it; a share of time below this is none."""
@@ -218,8 +218,8 @@ def from_file(file: str | Path, centre: bool = True) -> tuple[Kernel, Notes]:
     """
     kernel, notes = normalise(kernel_files.read_samples(file), str(file))
     border = np.concatenate([kernel[0], kernel[-1], kernel[:, 0], kernel[:, -1]])
-    if min(kernel.shape) > 2 and np.median(border) > FALLEN * kernel.max():
-        notes = (*notes, "the kernel does not fall to zero at its border: cut off frames, subtract backgrounds")
+    if min(kernel.shape) >= 9 and border.min() > FALLEN * kernel.max() and np.ptp(kernel) > 0:
+        notes = (*notes, "the kernel does not fall to zero at its border: does the file hold a background or a frame?")
     if not centre:
         return kernel, notes
     kernel, moved = centred(kernel)

@@ -31,11 +31,10 @@ class MeasurementErrors:
     Attributes
     ----------
     noise : standard deviation of the noise in the samples, [0, 1] scale; the root of its mean square, if it depends on
-        the brightness.
+        the brightness. If it was found to be correlated, that of white noise that does as much harm.
     curve : how it does; of one value if it does not.
     correlation : distance in pixels from which on the noise is independent, if that was given; else 1.
-    correlated : whether neighbouring pixels were found to share the noise. Then it is the white noise that does as much
-        harm.
+    correlated : whether neighbouring pixels were found to share the noise.
     level : standard deviation of white noise that all errors in the samples together count as.
     slope : how many times as large they are in what was blurred, on average: not 1 if that is the light.
     norm : ‖P‖ or more of the precisions of all parts of the image.
@@ -106,7 +105,7 @@ def measure_errors(
         correlated = _correlated(to_pixels(y), jpeg) if correlation is None else None
         constant = photon is not None
         curve = correlated or _estimate(y, kernel, correlation or 1, jpeg, slopes, counted, constant=constant)
-        curve = curve.averaged(to_pixels(y)) if constant and not curve.constant else curve
+        curve = curve.averaged(y, counted) if constant else curve
     correlation = correlation or 1
     deviations: float | Tensor = curve.levels(y) if curve.constant else curve.deviations(y)
     noise = root_mean_square(deviations, counted)

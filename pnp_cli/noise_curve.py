@@ -97,9 +97,9 @@ class NoiseCurve:
         """With deviations that are so many times as large."""
         return replace(self, variances=tuple(factor**2 * variance for variance in self.variances))
 
-    def averaged(self, pixels: npt.NDArray[np.float32]) -> NoiseCurve:
-        """Of the same mean square over an image (H, W, C) everywhere."""
-        return NoiseCurve.white(float(self.variance(torch.from_numpy(pixels.mean(2))).mean()) ** 0.5)
+    def averaged(self, image: Tensor, counted: Tensor | None = None) -> NoiseCurve:
+        """The same everywhere, of the same mean square over the samples (1, C, H, W) of an image that count."""
+        return self if self.constant else NoiseCurve.white(root_mean_square(self.deviations(image), counted))
 
     @property
     def constant(self) -> bool:
@@ -245,7 +245,7 @@ def _in_colour(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:
         if min(b.level for b in bins) <= 0:
             return None
         curve = _through(_smooth(bins))
-    return curve_of(bins, LEAST_FLOOR * _range(pixels), LEAST_FLATNESS)
+    return curve_of(bins, LEAST_FLOOR * brightest(pixels), LEAST_FLATNESS)
 
 
 def _smooth(bins: list[Bin]) -> list[Bin]:
@@ -263,10 +263,10 @@ def _in_grey(plane: npt.NDArray[np.float32]) -> NoiseCurve | None:
     for old in _bins(patches, 2 * FEWEST_WEAK * patches.shape[1]):
         level, flatness = weak_texture_floor_of(rest[old.members], texture[old.members])
         bins.append(replace(old, level=level, flatness=flatness))
-    return curve_of(bins, LEAST_IN_GREY * _range(plane), LEAST_FLATNESS_IN_GREY)
+    return curve_of(bins, LEAST_IN_GREY * brightest(plane), LEAST_FLATNESS_IN_GREY)
 
 
-def _range(pixels: npt.NDArray[np.float32]) -> float:
+def brightest(pixels: npt.NDArray[np.float32]) -> float:
     """The largest brightness, 1 at most: images of linear sensors need not reach white, and their texture is weaker."""
     return float(pixels.max().clip(0, 1))
 

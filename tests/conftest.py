@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several tests at a time: one thread each, also in the commands that they run
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

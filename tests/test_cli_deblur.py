@@ -186,7 +186,7 @@ def test_auto_is_completed() -> None:
 def test_correlated_noise(pnp: Run, moved: Path, small_weights: Path) -> None:
     """It is found out, unless the option says otherwise, and counted."""
     image = read_image(moved)
-    noisy = (image.pixels + shared_noise(image.pixels.shape, 8)).clip(0, 1)
+    noisy = (image.pixels + shared_noise((*image.size, 3), 8)).clip(0, 1)
     write_image(image.with_pixels(noisy), moved.with_name("y.png"))
     options = ("--motion", 15, 30, "-w", small_weights, "--json", "--dry-run")
     for extra, expected in (((), 1), (("--correlation", 1), 1), (("--correlation", 3), 3)):

@@ -46,13 +46,40 @@ def mosaicked(shape: tuple[int, ...], level: float) -> np.ndarray:
 def test_white_noise_and_texture_are_not_taken_for_it(name: str) -> None:
     clean = (PHOTOS[name] / 255).astype(np.float32)
     assert find_correlated_noise(clean) is None
-    grey = clean[:, :, 1:2]
-    assert find_correlated_noise(grey) is None
     for level in (1, 2, 5, 20):
         assert find_correlated_noise(eight_bits(add_gaussian_noise(clean, level / 255, 0))) is None
-        assert find_correlated_noise(eight_bits(add_gaussian_noise(grey, level / 255, 0))) is None
     photon = add_gaussian_noise(clean, 0.5 / 255, 0, photon=0.004)
     assert find_correlated_noise(eight_bits(photon)) is None
+
+
+def structures(grain: float) -> np.ndarray:
+    """(256, 256): spots everywhere, of a size and no colour, on a grey background."""
+    spots = gaussian_filter(np.random.default_rng(1).random((256, 256)) ** 20, grain)
+    return 0.05 + 0.9 * spots / spots.max()
+
+
+@pytest.mark.parametrize("grain", [1.0, 2.5])
+def test_structures_of_a_micrograph_are_not_taken_for_it(grain: float) -> None:
+    """Neither in grey, nor in one colour or tinted, nor beside a background without noise; also with white noise."""
+    plane = structures(grain)
+    green, tinted = (plane[:, :, None] * np.array(colour) for colour in ((0, 1, 0), (1, 0.8, 0.5)))
+    for picture in (plane[:, :, None], np.repeat(plane[:, :, None], 3, axis=2), green, tinted):
+        for level in (0, 3):
+            noise = np.random.default_rng(0).normal(0, level / 255, picture.shape) * (picture > 0)
+            assert not noise_to_remove(eight_bits(picture + noise)).correlated
+    coloured = np.stack([structures(grain), plane.T, plane[::-1]], axis=2)
+    coloured[:, 128:] = 0.2
+    assert find_correlated_noise(eight_bits(coloured)) is None
+
+
+def test_part_of_the_range() -> None:
+    """Noise is found in images of a linear sensor that are dark, too."""
+    noisy = eight_bits(data.coffee() / 255 + shared_noise(data.coffee().shape, 12))
+    found = find_correlated_noise(noisy)
+    dark = find_correlated_noise(0.05 * noisy)
+    assert found is not None
+    assert dark is not None
+    assert np.mean(dark.curve.variances) == pytest.approx(0.05**2 * np.mean(found.curve.variances), rel=0.1)
 
 
 @pytest.mark.parametrize("name", PHOTOS)
@@ -105,7 +132,7 @@ def test_before_compression(quality: int) -> None:
 
 
 def test_images_that_do_not_tell() -> None:
-    """Small ones, flat ones, those that are clipped everywhere, and those of two channels."""
+    """Small ones, flat ones, those that are clipped everywhere, and those of other channels."""
     rng = np.random.default_rng(0)
     for shape in ((1, 1, 3), (7, 300, 3), (40, 40, 3), (64, 64, 2)):
         assert find_correlated_noise(rng.random(shape, np.float32)) is None
@@ -123,19 +150,18 @@ def test_the_level_of_phases(photo: Image) -> None:
 
 @pytest.mark.parametrize("kernel", [kernels.motion(20, 110), kernels.disk(4)], ids=["motion", "disk"])
 def test_under_blur(kernel: np.ndarray) -> None:
-    """White noise is taken for white, also in a JPEG file; that neighbours share noise is noticed, in grey, too."""
+    """White noise is taken for white, also in a JPEG file; that neighbours share noise is noticed."""
     scene = torch.from_numpy(data.chelsea().transpose(2, 0, 1) / 255.0)[None]
     seen = Blur(kernel, data.chelsea().shape[:2], dtype=torch.float64).forward(scene)[0, :, 24:-24, 24:-24]
     blurred = seen.permute(1, 2, 0).numpy()
-    for part in (blurred, blurred[:, :, :1]):
-        white = part + np.random.default_rng(0).normal(0, 5 / 255, part.shape)
-        assert find_correlated_noise(eight_bits(part)) is None
-        assert find_correlated_noise(eight_bits(white)) is None
-        assert not noise_to_remove(*compressed(255 * white, 90)).correlated
-        found = find_correlated_noise(eight_bits(part + shared_noise(part.shape, 6)))
-        assert found is not None
-        assert found.smooth
-        assert 255 * np.sqrt(np.mean(found.in_phases.variances)) == pytest.approx(6, rel=0.15)
+    white = blurred + np.random.default_rng(0).normal(0, 5 / 255, blurred.shape)
+    assert find_correlated_noise(eight_bits(blurred)) is None
+    assert find_correlated_noise(eight_bits(white)) is None
+    assert not noise_to_remove(*compressed(255 * white, 90)).correlated
+    found = find_correlated_noise(eight_bits(blurred + shared_noise(blurred.shape, 6)))
+    assert found is not None
+    assert found.smooth
+    assert 255 * np.sqrt(np.mean(found.in_phases.variances)) == pytest.approx(6, rel=0.15)
 
 
 def test_white_level() -> None:
@@ -166,7 +192,12 @@ def test_the_command(pnp: Run, photo: Image, tmp_path: Path) -> None:
         fields = json.loads(result.stdout)
         assert (fields["correlation"], fields["correlated"]) == (stride, correlated)
         assert (b"neighbouring pixels share the noise" in result.stderr) == correlated
+        assert b"try --correlation 2" not in result.stderr
         scores.append(psnr_of(pixels, read_image(target).pixels))
     assert min(scores[0], scores[1], scores[4]) > max(scores[2] + 6, scores[3] + 2)
     assert scores[0] == pytest.approx(scores[4], abs=0.3)
+    grey = noisy.with_pixels(pixels[:, :, :1] + shared_noise((*pixels.shape[:2], 1), 20))
+    write_image(replace(grey, depth="float32"), tmp_path / "grey.tif")
+    result = pnp("denoise", tmp_path / "grey.tif", "-o", tmp_path / "out.tif")
+    assert b"grey.tif: if noise is left, neighbouring pixels share it; try --correlation 2" in result.stderr
     assert pnp("denoise", tmp_path / "noisy.tif", "--correlation", 0).returncode == 2

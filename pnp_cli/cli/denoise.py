@@ -40,9 +40,9 @@ def denoise(
     the second pass are computed. For that frozen reference the second pass is averaged; the composite is not known
     to be nonexpansive. With --weights huber all of it is.
 
-    Noise that depends on the brightness, and noise that neighbouring pixels share, are found out, or given by --photon
-    and --correlation. Of a JPEG file the level that is estimated counts its rounding errors, too; a given one is taken
-    as it is.
+    Noise that depends on the brightness (but in JPEG files), and in colour noise that neighbouring pixels share, are
+    found out, or given by --photon and --correlation. Of a JPEG file the level that is estimated counts its rounding
+    errors, too; a given one is taken as it is.
 
     Example: pnp denoise noisy.png -o clean.png --sigma 25
     """
@@ -60,6 +60,7 @@ def denoise(
 
     from .. import report
     from ..conditions import RunningChecks
+    from ..correlated_noise import may_be_correlated
     from ..denoisers import Ensemble
     from ..denoising import NoiseToRemove, noise_to_remove
     from ..devices import describe_device
@@ -101,6 +102,8 @@ def denoise(
         say(f"{name}: sigma {report.noise_words(curve, value, origin)}", quiet)
         if found.correlated:
             say(report.sharing_line(stride), quiet)
+        elif level is None and distance is None and may_be_correlated(image.pixels, value / 255):
+            say(f"{name}: if noise is left, neighbouring pixels share it; try --correlation 2", quiet)
         if rounding is not None:
             say(report.compression_line(rounding, value), quiet)
         for line in report.denoiser_lines(loaded.name, certificate, two_passes, mapped=not curve.constant):
