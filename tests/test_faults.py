@@ -458,3 +458,27 @@ def test_a_file_where_a_folder_should_be(pnp: Run, photo_file: Path) -> None:
         result = pnp("blur", photo_file, "--disk", 1, "-o", photo_file / output, "--dry-run")
         assert result.returncode == 2
         assert f"{photo_file} is no folder" in error_lines(result)[0]
+
+
+def test_an_interruption_between_a_file_and_its_entry(
+    pnp: Run, photo: Image, tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was written is on record, though the message that says so was interrupted."""
+    from pnp_cli.cli import batch
+
+    say = batch.say
+
+    def interrupted(line: str, quiet: bool = False) -> None:
+        if line.startswith("wrote") and line.endswith("01.png"):
+            raise KeyboardInterrupt
+        say(line, quiet)
+
+    for i in range(3):
+        write_image(photo, tmp_path / f"in/{i:02}.png")
+    monkeypatch.setattr(batch, "say", interrupted)
+    out, manifest = tmp_path / "out", tmp_path / "run.json"
+    result = pnp("denoise", tmp_path / "in", "-o", out, "-w", small_weights, "-s", 10, "--manifest", manifest)
+    assert result.returncode == 130
+    record = json.loads(manifest.read_text())
+    assert [Path(entry["output"]).name for entry in record["files"]] == ["00.png", "01.png"]
+    assert record["files"][1]["output_sha256"] == hashlib.sha256((out / "01.png").read_bytes()).hexdigest()

@@ -79,7 +79,7 @@ def run_batch(options: FileOptions, work: Work) -> int:
                 _run_cluster(jobs, options, work, book)
             else:
                 for job in jobs:
-                    if book.enter(job, attempt(_local, job, options, work)):
+                    if book.enter(job, attempt(_local, job, options, work, manifest)):
                         break
         finally:
             if len(jobs) > 1:
@@ -97,6 +97,7 @@ def _manifest(options: FileOptions, total: int) -> Iterator[Manifest]:
         manifest.finished = len(manifest.files) == total
     except KeyboardInterrupt:
         interrupted = True
+        manifest.settle()
         raise
     finally:
         if options.manifest and not options.dry_run and (manifest.files or manifest.finished or interrupted):
@@ -195,13 +196,13 @@ def attempt(do: Callable[..., T], *arguments: Any) -> T | Finished:
     return replace(result, facts={"seconds": round(time.perf_counter() - start, 3)} | result.facts)
 
 
-def _local(job: Job, options: FileOptions, work: Work) -> Finished:
+def _local(job: Job, options: FileOptions, work: Work, manifest: Manifest) -> Finished:
     """One input from file to file, here."""
     source, target = job
     read = _read(job, options)
     if isinstance(read, Finished):
         return read
-    return _deliver(restore_bytes(read, source.name, target, options, work), job, options)
+    return _deliver(restore_bytes(read, source.name, target, options, work), job, options, manifest)
 
 
 def _read(job: Job, options: FileOptions) -> bytes | Finished:
@@ -249,7 +250,7 @@ def restore_bytes(content: bytes, name: str, target: Path | None, options: FileO
     return Finished(facts | outcome.fields, data=data)
 
 
-def _deliver(end: Finished, job: Job, options: FileOptions) -> Finished:
+def _deliver(end: Finished, job: Job, options: FileOptions, manifest: Manifest) -> Finished:
     """Write the bytes of an output, if there is one; where another process was faster, it counts as any that exists."""
     source, target = job
     if end.data is None:
@@ -258,6 +259,7 @@ def _deliver(end: Finished, job: Job, options: FileOptions) -> Finished:
         with to_stdout():
             sys.stdout.buffer.write(end.data)
     else:
+        manifest.expect(source, target, end.facts)
         try:
             write_bytes(target, end.data, overwrite=options.on_exists == "overwrite")
         except TakenError:
@@ -286,5 +288,5 @@ def _run_cluster(jobs: Sequence[Job], options: FileOptions, work: Work, book: _B
         for job, end, messages in cluster.run(readable()):
             for line in messages:
                 say(line)
-            if book.enter(job, end if end.error else attempt(_deliver, end, job, options)):
+            if book.enter(job, end if end.error else attempt(_deliver, end, job, options, book.manifest)):
                 return

@@ -43,6 +43,7 @@ class Manifest:
         self._folder = os.getcwd()
         self._earlier: dict[Key, Entry] = {}
         self._written: set[str | None] = set()
+        self._expected: tuple[Source, Path, dict[str, Any]] | None = None
         if earlier is not None and is_file(earlier):
             self._earlier = _read_entries(earlier, options.command)
 
@@ -61,6 +62,19 @@ class Manifest:
         if target and "output_sha256" in facts:
             self._written.add(output)
         self.files.append(entry)
+
+    def expect(self, source: Source, target: Path, facts: dict[str, Any]) -> None:
+        """Note what is about to be written, in case an interruption comes between that and `add`."""
+        self._expected = source, target, facts
+
+    def settle(self) -> None:
+        """After an interruption: note what had been written already."""
+        if self._expected is None:
+            return
+        source, target, facts = self._expected
+        noted = any(entry["input"] == source.name and entry.get("output") == str(target) for entry in self.files[-1:])
+        if not noted and is_file(target) and hash_of(target) == facts["output_sha256"]:
+            self.add(source, target, True, facts)
 
     def write(self, path: Path) -> None:
         """Write it as JSON, whole or not at all.
