@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .noise import estimate_noise, unclipped
+from .noise import estimate_noise, patches_of, unclipped
 from .noise_curve import Bin, NoiseCurve, brightest, curve_of
 
 Matrix = npt.NDArray[np.float64]
@@ -94,12 +94,15 @@ def find_correlated_noise(pixels: npt.NDArray[np.float32]) -> CorrelatedNoise | 
     of the differences of the colours, in which scenes have little texture; nothing tells noise from the structures of a
     grey or tinted image so surely. Blocks are compared with those of similar brightness, on which noise may depend.
     """
-    if pixels.shape[2] != 3 or min(pixels.shape[:2]) < SIDE:
+    if pixels.shape[2] != 3:
         return None
     varying = [np.ptp(plane) > 0 for plane in np.moveaxis(pixels, 2, 0)]
     if not any(varying):
         return None
-    blocks = _blocks(pixels)
+    places = math.prod(n - SIDE + 1 for n in pixels.shape[:2])
+    blocks = patches_of(pixels, SIDE, MOST_BLOCKS, 3 if places >= SMALL else 2).reshape(-1, 3, SIDE, SIDE)
+    if len(blocks) < FEWEST_BLOCKS:
+        return None
     vectors = blocks[:, varying].reshape(len(blocks), -1)
     constant = np.ptp(vectors, axis=1) == 0
     if (constant & (vectors[:, 0] < 1)).mean() > MOST_CONSTANT:
@@ -137,14 +140,6 @@ def may_be_correlated(pixels: npt.NDArray[np.float32], level: float) -> bool:
     That of every second pixel is larger then. So is that of fine texture.
     """
     return level >= LEAST_CORRELATED and estimate_noise_of_phases(pixels, 2) >= CORRELATED * level
-
-
-def _blocks(pixels: npt.NDArray[np.float32]) -> Matrix:
-    """About `MOST_BLOCKS` blocks of an image (H, W, C), evenly over it, (N, C, SIDE, SIDE)."""
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (SIDE, SIDE), axis=(0, 1))
-    count = windows.shape[0] * windows.shape[1]
-    step = max(3 if count >= SMALL else 2, math.ceil(math.sqrt(count / MOST_BLOCKS)))
-    return windows[::step, ::step].reshape(-1, pixels.shape[2], SIDE, SIDE).astype(np.float64)
 
 
 @dataclass(frozen=True)

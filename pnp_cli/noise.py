@@ -104,12 +104,15 @@ def _level_of_plane(plane: npt.NDArray[np.float32]) -> float:
     return level if flatness >= LEAST_FLATNESS_OF_WEAK else _flattest_blocks(plane)
 
 
-def patches_of(pixels: npt.NDArray[np.float32], side: int, most: int) -> npt.NDArray[np.float64]:
-    """About so many patches of an image (H, W) or (H, W, C), evenly over it, as vectors (N, D)."""
+def patches_of(pixels: npt.NDArray[np.float32], side: int, most: int, least_step: int = 1) -> npt.NDArray[np.float64]:
+    """About so many patches of an image (H, W) or (H, W, C), evenly over it, as vectors (N, D).
+
+    Colours, rows and columns of a patch, in this order; patches begin `least_step` pixels apart or more.
+    """
     if min(pixels.shape[:2]) < side:
         return np.zeros((0, side**2 * math.prod(pixels.shape[2:])))
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (side, side), axis=(0, 1))
-    step = math.ceil(math.sqrt(windows.shape[0] * windows.shape[1] / most))
+    step = max(least_step, math.ceil(math.sqrt(windows.shape[0] * windows.shape[1] / most)))
     patches = windows[::step, ::step]
     return patches.reshape(len(patches) * patches.shape[1], -1).astype(np.float64)
 

@@ -82,8 +82,8 @@ def denoise(
         noisy = to_tensor(image, place)
         origin, rounding = "estimated", None
         if level is not None:
-            curve = NoiseCurve.photon(level / 255, (gain or 0) / 255)
-            found, origin = NoiseToRemove(curve, distance or 1, correlated=(distance or 1) > 1), "given"
+            curve, stride = NoiseCurve.photon(level / 255, (gain or 0) / 255), distance or 1
+            found, origin = NoiseToRemove(curve, stride, correlated=stride > 1), "given"
         else:
             compression = image.jpeg if jpeg else None
             rounding = 255 * compression.level if compression is not None else None
