@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from .jpeg import JpegRounding
+from .jpeg_noise import noise_before_compression
 from .noise import estimate_noise, patches_of, unclipped
 from .noise_curve import Bin, NoiseCurve, brightest, curve_of
 
@@ -30,6 +32,9 @@ image below which those overlap more."""
 
 BLOCKS_IN_BIN, FEWEST_BLOCKS, MOST_BINS = 800, 400, 8
 """Of similar brightness, in which the noise is measured on its own; the least number of blocks in all."""
+
+MOST_CLIPPED = 0.1
+"""Share of the samples of a block that may be black or white: noise makes many samples of dark blocks black."""
 
 FLATTEST, LESS_FLAT = slice(0.0, 0.04), slice(0.1, 0.2)
 """Shares of the blocks of a bin, by their texture: noise is as large in both, texture is not."""
@@ -53,8 +58,16 @@ SMALLEST, MOST_BINS_NOISY, MOST_CONSTANT = 0.2, 0.85, 0.05
 """Noise is everywhere: in this share of the bins it is correlated and at least so many times its median level, and no
 more than the last share of the blocks is constant."""
 
+LEAST_IN_JPEG, OVER_ROUNDING, OVER_WHITE = 2 / 255, 5, 2
+"""Least level of correlated noise in the differences of the colours of a JPEG file, and of the white noise that does as
+much harm over its rounding errors and over what the file holds of white noise. Compression makes white noise look
+correlated in the colours, which it stores coarsely."""
+
 LIKE_BRIGHTNESS = 0.8
 """Correlation with the brightness from which on a difference of colours is not another colour, but a tint."""
+
+SURELY_NOISE = 1.07
+"""What is no more than so many times as large in less flat blocks is no texture."""
 
 LUMA_OVER_MIDDLE = 1.5
 """The level of brightness at harmful frequencies is at most so many times that at the middle ones, where the scene has
@@ -85,7 +98,7 @@ class CorrelatedNoise:
         return self.curve.scaled(SMOOTH_DEVIATION)
 
 
-def find_correlated_noise(pixels: npt.NDArray[np.float32]) -> CorrelatedNoise | None:
+def find_correlated_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = None) -> CorrelatedNoise | None:
     """The correlated noise of an image (H, W, 3), values nominally in [0, 1]; None if it shows none clearly.
 
     The discrete cosine transforms of the flattest blocks tell the spectrum of the noise. Blocks are flat by one half of
@@ -93,7 +106,27 @@ def find_correlated_noise(pixels: npt.NDArray[np.float32]) -> CorrelatedNoise | 
     measured is noise, and not texture, if it is everywhere, and blocks that are less flat hold as much. That is asked
     of the differences of the colours, in which scenes have little texture; nothing tells noise from the structures of a
     grey or tinted image so surely. Blocks are compared with those of similar brightness, on which noise may depend.
+
+    Parameters
+    ----------
+    jpeg : how a JPEG file has rounded the image (`images.Image.jpeg`): the noise is that before compression. Its
+        coefficients (`jpeg_noise`) tell first, then it is taken for as large everywhere. The pixels tell only where it
+        is much larger than the rounding errors.
     """
+    if jpeg is None:
+        return _in_pixels(pixels)
+    before = noise_before_compression(pixels, jpeg)
+    if before is None or not before.steep:
+        return None
+    if before.correlated is not None:
+        return CorrelatedNoise(NoiseCurve.white(before.correlated), smooth=False)
+    found = _in_pixels(pixels, LEAST_IN_JPEG)
+    least = max(OVER_ROUNDING * jpeg.level, OVER_WHITE * before.white)
+    return found if found is not None and np.mean(found.curve.variances) >= least**2 else None
+
+
+def _in_pixels(pixels: npt.NDArray[np.float32], least: float = 0.0) -> CorrelatedNoise | None:
+    """That which the pixels tell, of such a level in the differences of the colours, or a larger one."""
     if pixels.shape[2] != 3:
         return None
     varying = [np.ptp(plane) > 0 for plane in np.moveaxis(pixels, 2, 0)]
@@ -107,7 +140,7 @@ def find_correlated_noise(pixels: npt.NDArray[np.float32]) -> CorrelatedNoise | 
     constant = np.ptp(vectors, axis=1) == 0
     if (constant & (vectors[:, 0] < 1)).mean() > MOST_CONSTANT:
         return None
-    blocks = blocks[unclipped(vectors) & ~constant]
+    blocks = blocks[unclipped(vectors, MOST_CLIPPED) & ~constant]
     if len(blocks) < FEWEST_BLOCKS:
         return None
     brightness = blocks.mean((1, 2, 3))
@@ -116,15 +149,13 @@ def find_correlated_noise(pixels: npt.NDArray[np.float32]) -> CorrelatedNoise | 
     spectra = [_Spectra.of(blocks[part]) for part in parts]
 
     texture, level, fine, tint = np.median([(s.texture, s.harmful, s.fine, s.tint) for s in spectra], axis=0)
-    most, slope, least = LIMITS if count >= FEW_BINS else LIMITS_IF_SMALL
-    least *= brightest(pixels)
+    most, slope, smallest = LIMITS if count >= FEW_BINS else LIMITS_IF_SMALL
+    least = max(least, smallest * brightest(pixels))
     noisy = np.mean([s.harmful >= max(slope * s.fine, SMALLEST * level) for s in spectra])
     slope += SLOPE_OF_TEXTURE * max(texture - 1, 0)
     if texture > most or level < max(slope * fine, least) or noisy < MOST_BINS_NOISY or tint > LIKE_BRIGHTNESS:
         return None
-    # Half of the power is that of the brightness, which is as noisy as the differences of the colours, or more so.
-    luma = min(s.luma / s.harmful for s in spectra if s.harmful > 0)
-    gain = math.sqrt((1 + max(luma, 1.0) ** 2) / 2)
+    gain = min(s.gain for s in spectra if s.harmful > 0)
     bins = [
         Bin(part, float(brightness[part].mean()), gain * s.harmful, flatness=1 / s.texture)
         for part, s in zip(parts, spectra, strict=True)
@@ -147,17 +178,28 @@ class _Spectra:
     """What the flattest of some blocks tell: levels at the frequencies of the name, [0, 1] scale.
 
     `harmful` and `fine` are of the differences of the colours; `luma` is of the brightness, at the harmful frequencies.
-    `texture` is how many times as much less flat blocks have, `smoothness` the level of the brightness at the middle
-    frequencies over that at the fine ones, `tint` the largest correlation of a difference with the brightness, in all
-    blocks.
+    `texture` and `luma_texture` are how many times as much less flat blocks have, `smoothness` the level of the
+    brightness at the middle frequencies over that at the fine ones, `tint` the largest correlation of a difference with
+    the brightness, in all blocks.
     """
 
     harmful: float
     fine: float
     luma: float
     texture: float
+    luma_texture: float
     smoothness: float
     tint: float
+
+    @property
+    def gain(self) -> float:
+        """Level of white noise that does as much harm over `harmful`.
+
+        The brightness is as noisy as the differences of the colours, or more so. What is measured of it is half
+        believed, and wholly if it is surely noise.
+        """
+        luma = max(self.luma / self.harmful, 1.0)
+        return luma if self.luma_texture <= SURELY_NOISE else math.sqrt((1 + luma**2) / 2)
 
     @classmethod
     def of(cls, blocks: Matrix) -> _Spectra:
@@ -181,7 +223,8 @@ class _Spectra:
         def level(spectrum: Matrix, band: tuple[int, int]) -> float:
             return float(np.sqrt(spectrum[..., (frequency >= band[0]) & (frequency <= band[1])].mean()))
 
-        flattest, less_flat = ([level(one, (HARMFUL[0], MIDDLE[1])) for one in spectrum[1:]] for spectrum in spectra)
+        flattest, less_flat = ([level(one, (HARMFUL[0], MIDDLE[1])) for one in spectrum] for spectrum in spectra)
+        luma_texture, *textures = (b / max(a, 1e-9) for a, b in zip(flattest, less_flat, strict=True))
         luma, middle, fine = (level(spectra[0, 0], band) for band in (HARMFUL, MIDDLE, FINE))
         harmful = coefficients[:, :, (frequency >= HARMFUL[0]) & (frequency <= HARMFUL[1])]
         products = np.abs((harmful[:, :1] * harmful[:, 1:]).mean((0, 2)))
@@ -190,7 +233,8 @@ class _Spectra:
             level(spectra[0, 1:], HARMFUL),
             level(spectra[0, 1:], FINE),
             min(luma, LUMA_OVER_MIDDLE * middle),
-            max(b / max(a, 1e-9) for a, b in zip(flattest, less_flat, strict=True)),
+            max(textures),
+            luma_texture,
             middle / max(fine, 1e-9),
             float((products / np.maximum(scales[0] * scales[1:], 1e-18)).max()),
         )

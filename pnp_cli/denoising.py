@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 
 from .correlated_noise import estimate_noise_of_phases, find_correlated_noise
 from .jpeg import JpegRounding
-from .jpeg_noise import noise_before_compression
 from .noise import estimate_noise
 from .noise_curve import NoiseCurve, estimate_noise_curve
 
@@ -43,8 +41,7 @@ def noise_to_remove(
 
     Parameters
     ----------
-    jpeg : how a JPEG file has rounded the image (`images.Image.jpeg`); its errors count, too. Its noise is taken for as
-        large everywhere.
+    jpeg : how a JPEG file has rounded the image (`images.Image.jpeg`); its errors count, too.
     correlation : distance in pixels from which on the noise is independent, 1 for white noise; None finds out.
     constant : whether the noise is known to be as large everywhere.
     """
@@ -52,16 +49,13 @@ def noise_to_remove(
         level = estimate_noise_of_phases(pixels, correlation)
         level = level if jpeg is None else jpeg.level_with(level)
         return NoiseToRemove(NoiseCurve.white(level), correlation, correlated=True)
-    if jpeg is not None:
-        before = noise_before_compression(pixels, jpeg)
-        if before is not None and before.correlated is not None and correlation is None:
-            return NoiseToRemove(NoiseCurve.white(math.hypot(before.correlated, jpeg.level)), correlated=True)
-        level = before.white if before is not None else estimate_noise(pixels)
-        return NoiseToRemove(NoiseCurve.white(jpeg.level_with(level)))
-    found = find_correlated_noise(pixels) if correlation is None else None
+    found = find_correlated_noise(pixels, jpeg) if correlation is None else None
     if found is not None:
         curve, stride = (found.in_phases, 2) if found.smooth else (found.curve, 1)
+        curve = curve if jpeg is None else curve.with_more(jpeg.level)
         curve = curve.averaged(torch.from_numpy(pixels).permute(2, 0, 1)[None]) if constant else curve
         return NoiseToRemove(curve, stride, correlated=True)
+    if jpeg is not None:
+        return NoiseToRemove(NoiseCurve.white(jpeg.level_with(estimate_noise(pixels, jpeg))))
     by_brightness = None if constant else estimate_noise_curve(pixels)
     return NoiseToRemove(by_brightness or NoiseCurve.white(estimate_noise(pixels)))

@@ -47,11 +47,13 @@ class NoiseBeforeCompression:
     Attributes
     ----------
     white : of white noise. Of noise that neighbouring pixels share it is that at the frequencies with the least.
+    steep : whether it is so much larger at lower frequencies that it cannot be white.
     correlated : of the white noise that does as much harm as noise that neighbouring pixels share; None if there is
         none, the image is grey, or it cannot be told from texture.
     """
 
     white: float
+    steep: bool
     correlated: float | None
 
 
@@ -102,13 +104,13 @@ def noise_before_compression(pixels: npt.NDArray[np.float32], jpeg: JpegRounding
 
     white = min(level(least, FLAT) for least in range(2, 2 * SIDE - BAND))
     harmful = level(HARMFUL, FLAT)
+    steep = jpeg.luminous and harmful >= max(LEAST_LEVEL, LEAST_SLOPE * white)
     correlated = (
-        jpeg.luminous
-        and harmful >= max(LEAST_LEVEL, LEAST_SLOPE * white)
+        steep
         and harmful <= STEEPEST * level(HARMFUL + 2, FLAT)
         and all(
             level(least, LESS_FLAT) <= MOST_OF_TEXTURE * level(least, FLATTER)
             for least in range(HARMFUL, HARMFUL + BAND)
         )
     )
-    return NoiseBeforeCompression(white, harmful if correlated else None)
+    return NoiseBeforeCompression(white, steep, harmful if correlated else None)

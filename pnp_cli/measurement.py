@@ -6,12 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from .correlated_noise import estimate_noise_of_phases, find_correlated_noise, white_level
 from .jpeg import JpegRounding
-from .jpeg_noise import noise_before_compression
 from .kernels import Kernel
 from .light import slope, to_light
 from .noise import MIN_NOISE, estimate_noise, estimate_noise_under_blur
@@ -102,7 +100,8 @@ def measure_errors(
     if noise is not None:
         curve = NoiseCurve.photon(noise, photon or 0.0)
     else:
-        correlated = _correlated(to_pixels(y), jpeg) if correlation is None else None
+        found = find_correlated_noise(to_pixels(y), jpeg) if correlation is None else None
+        correlated = None if found is None else found.curve
         constant = photon is not None
         curve = correlated or _estimate(y, kernel, correlation or 1, jpeg, slopes, counted, constant=constant)
         curve = curve.averaged(y, counted) if constant else curve
@@ -134,15 +133,6 @@ def measure_errors(
     return MeasurementErrors(
         noise, curve, correlation, correlated is not None, level, gain, norm, blocks, weights, bounds
     )
-
-
-def _correlated(samples: npt.NDArray[np.float32], jpeg: JpegRounding | None) -> NoiseCurve | None:
-    """White noise that does as much harm as that of samples (H, W, C), if neighbours share it; None if they do not."""
-    if jpeg is None:
-        found = find_correlated_noise(samples)
-        return None if found is None else found.curve
-    before = noise_before_compression(samples, jpeg)
-    return None if before is None or before.correlated is None else NoiseCurve.white(before.correlated)
 
 
 def _estimate(

@@ -162,9 +162,9 @@ def _weak_texture_floor(plane: npt.NDArray[np.float32]) -> tuple[float, float]:
     return weak_texture_floor_of(patches, np.square(patches @ DIFFERENCES.T).sum(axis=1))
 
 
-def unclipped(patches: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Which patches (N, D) hold neither black nor white."""
-    return ((patches != 0) & (patches != 1)).all(axis=1)
+def unclipped(patches: npt.NDArray[np.float64], share: float = 0.0) -> npt.NDArray[np.bool_]:
+    """Which patches (N, D) hold no black or white samples, or no larger share of them."""
+    return np.asarray(((patches == 0) | (patches == 1)).mean(axis=1) <= share)
 
 
 def weak_texture_floor_of(patches: npt.NDArray[np.float64], texture: npt.NDArray[np.float64]) -> tuple[float, float]:

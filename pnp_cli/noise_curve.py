@@ -97,6 +97,10 @@ class NoiseCurve:
         """With deviations that are so many times as large."""
         return replace(self, variances=tuple(factor**2 * variance for variance in self.variances))
 
+    def with_more(self, sigma: float) -> NoiseCurve:
+        """With further noise that does not depend on the brightness, [0, 1] scale."""
+        return replace(self, variances=tuple(variance + sigma**2 for variance in self.variances))
+
     def averaged(self, image: Tensor, counted: Tensor | None = None) -> NoiseCurve:
         """The same everywhere, of the same mean square over the samples (1, C, H, W) of an image that count."""
         return self if self.constant else NoiseCurve.white(root_mean_square(self.deviations(image), counted))
