@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter, uniform_filter
@@ -50,6 +52,14 @@ def test_white_noise_and_texture_are_not_taken_for_it(name: str) -> None:
         assert find_correlated_noise(eight_bits(add_gaussian_noise(clean, level / 255, 0))) is None
     photon = add_gaussian_noise(clean, 0.5 / 255, 0, photon=0.004)
     assert find_correlated_noise(eight_bits(photon)) is None
+
+
+def finely_rounded(pixels: np.ndarray, subsampling: int) -> Image:
+    """Pixels on the 0-255 scale, in a JPEG file of quality 99 whose colours have all pixels (0) or every fourth (2)."""
+    buffer = io.BytesIO()
+    samples = np.round(pixels.clip(0, 255)).astype(np.uint8)
+    PIL.Image.fromarray(samples).save(buffer, "JPEG", quality=99, subsampling=subsampling)
+    return read_image(buffer.getvalue())
 
 
 def structures(grain: float) -> np.ndarray:
@@ -129,6 +139,32 @@ def test_before_compression(quality: int) -> None:
         for white in (0, 4, 25):
             noisy = picture + np.random.default_rng(0).normal(0, white, picture.shape)
             assert not noise_to_remove(*compressed(noisy, quality)).correlated
+
+
+def test_in_a_finely_rounded_file() -> None:
+    """Noise of a JPEG file that depends on the brightness is found in its pixels; white noise is not taken for it.
+
+    That holds where colours are stored at half the resolution, too, which makes white noise in them look shared.
+    """
+    picture = data.coffee()
+    level = 1.2 - picture.mean(2, keepdims=True) / 255
+    for subsampling in (0, 2):
+        file = finely_rounded(picture + 255 * mosaicked(picture.shape, 25) * level, subsampling)
+        found = noise_to_remove(file.pixels, file.jpeg)
+        assert found.correlated
+        dark, bright = (255 * float(found.curve.variance(torch.tensor(b))) ** 0.5 for b in (0.1, 0.7))
+        assert dark > 1.3 * bright
+        for white in (0, 3, 8, 20):
+            file = finely_rounded(picture + np.random.default_rng(0).normal(0, white, picture.shape), subsampling)
+            assert not noise_to_remove(file.pixels, file.jpeg).correlated
+
+
+def test_where_many_samples_are_black() -> None:
+    """As in a dark photograph: most blocks hold some."""
+    dark = 0.25 * data.coffee() / 255
+    noisy = eight_bits(dark + shared_noise(dark.shape, 12))
+    assert (noisy == 0).mean() > 0.1
+    assert find_correlated_noise(noisy) is not None
 
 
 def test_images_that_do_not_tell() -> None:
