@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from .jpeg import JpegRounding
 from .jpeg_noise import noise_before_compression
@@ -34,7 +35,8 @@ BLOCKS_IN_BIN, FEWEST_BLOCKS, MOST_BINS = 800, 400, 8
 """Of similar brightness, in which the noise is measured on its own; the least number of blocks in all."""
 
 MOST_CLIPPED = 0.1
-"""Share of the samples of a block that may be black or white: noise makes many samples of dark blocks black."""
+"""Share of the samples of a block that may be black or white: noise makes many samples of dark blocks black. They hide
+some of it."""
 
 FLATTEST, LESS_FLAT = slice(0.0, 0.04), slice(0.1, 0.2)
 """Shares of the blocks of a bin, by their texture: noise is as large in both, texture is not."""
@@ -59,15 +61,12 @@ SMALLEST, MOST_BINS_NOISY, MOST_CONSTANT = 0.2, 0.85, 0.05
 more than the last share of the blocks is constant."""
 
 LEAST_IN_JPEG, OVER_ROUNDING, OVER_WHITE = 2 / 255, 5, 2
-"""Least level of correlated noise in the differences of the colours of a JPEG file, and of the white noise that does as
-much harm over its rounding errors and over what the file holds of white noise. Compression makes white noise look
-correlated in the colours, which it stores coarsely."""
+"""Of noise that is found in the pixels of a JPEG file: its least level in the differences of the colours, and how many
+times as large as the rounding errors, and as white noise in the file, the white noise is at least that does as much
+harm. Compression makes white noise look correlated in the colours, which it stores coarsely."""
 
 LIKE_BRIGHTNESS = 0.8
 """Correlation with the brightness from which on a difference of colours is not another colour, but a tint."""
-
-SURELY_NOISE = 1.07
-"""What is no more than so many times as large in less flat blocks is no texture."""
 
 LUMA_OVER_MIDDLE = 1.5
 """The level of brightness at harmful frequencies is at most so many times that at the middle ones, where the scene has
@@ -99,7 +98,9 @@ class CorrelatedNoise:
 
 
 def find_correlated_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = None) -> CorrelatedNoise | None:
-    """The correlated noise of an image (H, W, 3), values nominally in [0, 1]; None if it shows none clearly.
+    """The correlated noise of an image (H, W, C), values nominally in [0, 1].
+
+    None if it shows none clearly, or has not three colours.
 
     The discrete cosine transforms of the flattest blocks tell the spectrum of the noise. Blocks are flat by one half of
     their frequencies, and noise is measured at the other, of which stationary noise is nearly independent. What is
@@ -109,9 +110,9 @@ def find_correlated_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | 
 
     Parameters
     ----------
-    jpeg : how a JPEG file has rounded the image (`images.Image.jpeg`): the noise is that before compression. Its
-        coefficients (`jpeg_noise`) tell first, then it is taken for as large everywhere. The pixels tell only where it
-        is much larger than the rounding errors.
+    jpeg : how a JPEG file has rounded the image (`images.Image.jpeg`). Its coefficients (`jpeg_noise`) tell first:
+        noise that is found there is that before compression, and taken for as large everywhere. Else the pixels tell,
+        if the noise is much larger than the rounding errors, which it holds then.
     """
     if jpeg is None:
         return _in_pixels(pixels)
@@ -121,12 +122,15 @@ def find_correlated_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | 
     if before.correlated is not None:
         return CorrelatedNoise(NoiseCurve.white(before.correlated), smooth=False)
     found = _in_pixels(pixels, LEAST_IN_JPEG)
+    if found is None:
+        return None
     least = max(OVER_ROUNDING * jpeg.level, OVER_WHITE * before.white)
-    return found if found is not None and np.mean(found.curve.variances) >= least**2 else None
+    mean = found.curve.averaged(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+    return found if mean.variances[0] >= least**2 else None
 
 
 def _in_pixels(pixels: npt.NDArray[np.float32], least: float = 0.0) -> CorrelatedNoise | None:
-    """That which the pixels tell, of such a level in the differences of the colours, or a larger one."""
+    """What the pixels (H, W, C) tell of noise of this level in the differences of the colours or more, [0, 1] scale."""
     if pixels.shape[2] != 3:
         return None
     varying = [np.ptp(plane) > 0 for plane in np.moveaxis(pixels, 2, 0)]
@@ -153,9 +157,17 @@ def _in_pixels(pixels: npt.NDArray[np.float32], least: float = 0.0) -> Correlate
     least = max(least, smallest * brightest(pixels))
     noisy = np.mean([s.harmful >= max(slope * s.fine, SMALLEST * level) for s in spectra])
     slope += SLOPE_OF_TEXTURE * max(texture - 1, 0)
-    if texture > most or level < max(slope * fine, least) or noisy < MOST_BINS_NOISY or tint > LIKE_BRIGHTNESS:
+    if (
+        not level
+        or texture > most
+        or level < max(slope * fine, least)
+        or noisy < MOST_BINS_NOISY
+        or tint > LIKE_BRIGHTNESS
+    ):
         return None
-    gain = min(s.gain for s in spectra if s.harmful > 0)
+    # Half of the power is that of the brightness, which is as noisy as the differences of the colours, or more so.
+    luma = min(s.luma / s.harmful for s in spectra if s.harmful > 0)
+    gain = math.sqrt((1 + max(luma, 1.0) ** 2) / 2)
     bins = [
         Bin(part, float(brightness[part].mean()), gain * s.harmful, flatness=1 / s.texture)
         for part, s in zip(parts, spectra, strict=True)
@@ -178,28 +190,17 @@ class _Spectra:
     """What the flattest of some blocks tell: levels at the frequencies of the name, [0, 1] scale.
 
     `harmful` and `fine` are of the differences of the colours; `luma` is of the brightness, at the harmful frequencies.
-    `texture` and `luma_texture` are how many times as much less flat blocks have, `smoothness` the level of the
-    brightness at the middle frequencies over that at the fine ones, `tint` the largest correlation of a difference with
-    the brightness, in all blocks.
+    `texture` is how many times as much less flat blocks have, `smoothness` the level of the brightness at the middle
+    frequencies over that at the fine ones, `tint` the largest correlation of a difference with the brightness, in all
+    blocks.
     """
 
     harmful: float
     fine: float
     luma: float
     texture: float
-    luma_texture: float
     smoothness: float
     tint: float
-
-    @property
-    def gain(self) -> float:
-        """Level of white noise that does as much harm over `harmful`.
-
-        The brightness is as noisy as the differences of the colours, or more so. What is measured of it is half
-        believed, and wholly if it is surely noise.
-        """
-        luma = max(self.luma / self.harmful, 1.0)
-        return luma if self.luma_texture <= SURELY_NOISE else math.sqrt((1 + luma**2) / 2)
 
     @classmethod
     def of(cls, blocks: Matrix) -> _Spectra:
@@ -223,8 +224,7 @@ class _Spectra:
         def level(spectrum: Matrix, band: tuple[int, int]) -> float:
             return float(np.sqrt(spectrum[..., (frequency >= band[0]) & (frequency <= band[1])].mean()))
 
-        flattest, less_flat = ([level(one, (HARMFUL[0], MIDDLE[1])) for one in spectrum] for spectrum in spectra)
-        luma_texture, *textures = (b / max(a, 1e-9) for a, b in zip(flattest, less_flat, strict=True))
+        flattest, less_flat = ([level(one, (HARMFUL[0], MIDDLE[1])) for one in spectrum[1:]] for spectrum in spectra)
         luma, middle, fine = (level(spectra[0, 0], band) for band in (HARMFUL, MIDDLE, FINE))
         harmful = coefficients[:, :, (frequency >= HARMFUL[0]) & (frequency <= HARMFUL[1])]
         products = np.abs((harmful[:, :1] * harmful[:, 1:]).mean((0, 2)))
@@ -233,8 +233,7 @@ class _Spectra:
             level(spectra[0, 1:], HARMFUL),
             level(spectra[0, 1:], FINE),
             min(luma, LUMA_OVER_MIDDLE * middle),
-            max(textures),
-            luma_texture,
+            max(b / max(a, 1e-9) for a, b in zip(flattest, less_flat, strict=True)),
             middle / max(fine, 1e-9),
             float((products / np.maximum(scales[0] * scales[1:], 1e-18)).max()),
         )

@@ -40,8 +40,8 @@ class Choices:
         more, see `correlated_noise.white_level`. None finds out with the noise whether neighbouring pixels share it,
         and takes noise that is given for white.
     photon : noise beside it that grows with the light, as the gain of `NoiseCurve.photon`. None finds out how noise
-        that is estimated depends on the brightness, unless the image was a JPEG file, and takes noise that is given
-        for as large everywhere.
+        that is estimated depends on the brightness, in JPEG files only where neighbouring pixels share it, and takes
+        noise that is given for as large everywhere.
     linear_light : whether the blur acted on the light, and the samples follow the sRGB curve; see `light`. Then the
         light is restored, in which noise and JPEG errors are the larger, the brighter it is.
     tile : side of the tiles of the denoiser, in pixels; 0 for none, None by the free memory.

@@ -47,7 +47,8 @@ class NoiseBeforeCompression:
     Attributes
     ----------
     white : of white noise. Of noise that neighbouring pixels share it is that at the frequencies with the least.
-    steep : whether it is so much larger at lower frequencies that it cannot be white.
+    steep : whether the brightness of colours holds so much more at lower frequencies that it is not white noise alone,
+        but also noise that neighbouring pixels share, or texture.
     correlated : of the white noise that does as much harm as noise that neighbouring pixels share; None if there is
         none, the image is grey, or it cannot be told from texture.
     """

@@ -163,7 +163,7 @@ def _weak_texture_floor(plane: npt.NDArray[np.float32]) -> tuple[float, float]:
 
 
 def unclipped(patches: npt.NDArray[np.float64], share: float = 0.0) -> npt.NDArray[np.bool_]:
-    """Which patches (N, D) hold no black or white samples, or no larger share of them."""
+    """Which patches (N, D) hold no black or white samples, or at most this share of them."""
     return np.asarray(((patches == 0) | (patches == 1)).mean(axis=1) <= share)
 
 

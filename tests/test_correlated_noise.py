@@ -14,13 +14,26 @@ import torch
 from scipy.ndimage import gaussian_filter, uniform_filter
 from skimage import data
 
-from pnp_cli import Blur, Image, add_gaussian_noise, estimate_noise, kernels, read_image, write_image
+from pnp_cli import (
+    Blur,
+    Choices,
+    Image,
+    add_gaussian_noise,
+    estimate_noise,
+    kernels,
+    prepare_deblurring,
+    read_image,
+    to_tensor,
+    weights,
+    write_image,
+)
 from pnp_cli.correlated_noise import (
     estimate_noise_of_phases,
     find_correlated_noise,
     white_level,
 )
 from pnp_cli.denoising import noise_to_remove
+from pnp_cli.measurement import measure_errors
 
 from .conftest import SAMPLES, Run
 from .helpers import compressed, psnr_of, shared_noise
@@ -159,6 +172,22 @@ def test_in_a_finely_rounded_file() -> None:
             assert not noise_to_remove(file.pixels, file.jpeg).correlated
 
 
+def test_noise_of_a_finely_rounded_file_under_blur() -> None:
+    """It depends on the brightness, and with the precision of the blocks the theorem still holds."""
+    picture = data.coffee()[:224, 100:324]
+    noise = 255 * mosaicked(picture.shape, 25) * (1.2 - picture.mean(2, keepdims=True) / 255)
+    file = finely_rounded(picture + noise, 0)
+    assert file.jpeg is not None
+    y = to_tensor(file)
+    errors = measure_errors(y, kernels.motion(5, 0), jpeg=file.jpeg)
+    assert errors.correlated
+    assert not errors.curve.constant
+    deblurring = prepare_deblurring(y, kernels.motion(5, 0), weights.load("huber"), Choices(jpeg=file.jpeg))
+    deblurring.guarantee.require()
+    assert not deblurring.run().violations
+    assert measure_errors(y, kernels.motion(5, 0), photon=0.0, jpeg=file.jpeg).curve.constant
+
+
 def test_where_many_samples_are_black() -> None:
     """As in a dark photograph: most blocks hold some."""
     dark = 0.25 * data.coffee() / 255
@@ -174,6 +203,8 @@ def test_images_that_do_not_tell() -> None:
         assert find_correlated_noise(rng.random(shape, np.float32)) is None
     assert find_correlated_noise(np.full((128, 128, 3), 0.5, np.float32)) is None
     assert find_correlated_noise(np.ones((128, 128, 1), np.float32)) is None
+    negative = np.repeat(-rng.random((128, 128, 1), np.float32), 3, axis=2)
+    assert find_correlated_noise(negative) is None
 
 
 def test_the_level_of_phases(photo: Image) -> None:

@@ -40,9 +40,9 @@ def denoise(
     the second pass are computed. For that frozen reference the second pass is averaged; the composite is not known
     to be nonexpansive. With --weights huber all of it is.
 
-    Noise that depends on the brightness (but in JPEG files), and in colour noise that neighbouring pixels share, are
-    found out, or given by --photon and --correlation. Of a JPEG file the level that is estimated counts its rounding
-    errors, too; a given one is taken as it is.
+    Noise that depends on the brightness, and in colour noise that neighbouring pixels share, are found out, or given by
+    --photon and --correlation; in most JPEG files noise is taken for as large everywhere. Of a JPEG file the level that
+    is estimated counts its rounding errors, too; a given one is taken as it is.
 
     Example: pnp denoise noisy.png -o clean.png --sigma 25
     """
