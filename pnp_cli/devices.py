@@ -10,7 +10,8 @@ from .errors import UsageError
 def choose_device(name: str = "auto") -> torch.device:
     """Device called `name`: auto, cpu, cuda or cuda:N. Only `auto` falls back to the CPU.
 
-    TensorFloat-32 is switched off: its 10-bit mantissa is coarser than the checks of a guarantee allow.
+    TensorFloat-32 is switched off: its 10-bit mantissa is coarser than the checks of a guarantee allow. Convolutions
+    are to sum in a fixed order, so that the same run gives the same bytes.
 
     Raises
     ------
@@ -19,6 +20,7 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -16,31 +16,42 @@ from torch import Tensor, nn
 class Optimiser:
     """Muon and Adam at one learning rate.
 
+    A step takes the rate from a tensor, so that a recording of it on a GPU can be replayed at any rate.
+
     Parameters
     ----------
     parameters : those with four dimensions are convolutions (C_out, C_in, k, k), contiguous or channels-last in memory;
         Muon sees them as matrices (C_out, C_in·k²).
+
+    Attributes
+    ----------
+    rate : the learning rate, a scalar on the device of the parameters; 0 at first.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         parameters = list(parameters)
         self._convolutions = [p for p in parameters if p.ndim == 4]
-        self._matrices = [nn.Parameter(_in_order(p, p.detach())) for p in self._convolutions]
+        self._matrices = [_in_order(p, p.detach()) for p in self._convolutions]
         assert all(m.data_ptr() == p.data_ptr() for m, p in zip(self._matrices, self._convolutions, strict=True))
+        self._moves = [nn.Parameter(torch.zeros_like(m)) for m in self._matrices]
         self._others = [p for p in parameters if p.ndim != 4]
+        device = parameters[0].device
+        self.rate = torch.zeros((), device=device)
         self._parts: dict[str, torch.optim.Optimizer] = {
-            "muon": torch.optim.Muon(self._matrices, weight_decay=0.0),
-            "adam": torch.optim.Adam(self._others),
+            "muon": torch.optim.Muon(self._moves, lr=1.0, weight_decay=0.0),
+            "adam": torch.optim.Adam(self._others, lr=self.rate, capturable=device.type == "cuda"),
         }
 
-    def step(self, rate: float) -> None:
+    @torch.no_grad()
+    def step(self) -> None:
         """Move all parameters by their gradients."""
-        for convolution, matrix in zip(self._convolutions, self._matrices, strict=True):
-            matrix.grad = None if convolution.grad is None else _in_order(convolution, convolution.grad)
+        for convolution, move in zip(self._convolutions, self._moves, strict=True):
+            move.zero_()
+            move.grad = None if convolution.grad is None else _in_order(convolution, convolution.grad)
         for part in self._parts.values():
-            for group in part.param_groups:
-                group["lr"] = rate
             part.step()
+        for matrix, move in zip(self._matrices, self._moves, strict=True):
+            matrix.addcmul_(move, self.rate)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that a resumed run needs, by name."""
@@ -63,7 +74,7 @@ class Optimiser:
         for key, value in tensors.items():
             name, number, entry = key.split(".", 2)
             states[name].setdefault(int(number), {})[entry] = value
-        for (name, state), parameters in zip(states.items(), (self._matrices, self._others), strict=True):
+        for (name, state), parameters in zip(states.items(), (self._moves, self._others), strict=True):
             if state and set(state) != set(range(len(parameters))):
                 raise ValueError(f"the state of {name} is incomplete")
             for index, entries in state.items():
@@ -71,6 +82,7 @@ class Optimiser:
                     raise ValueError(f"the state of {name} is that of other parameters")
         for name, part in self._parts.items():
             part.load_state_dict({"state": states[name], "param_groups": part.state_dict()["param_groups"]})
+        self._parts["adam"].param_groups[0]["lr"] = self.rate  # and not a copy of it
 
 
 def _in_order(convolution: Tensor, values: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from torch.nn.utils import parametrize
 
 from .certificate import certify_layer
 from .conditioned import ConditionedNetwork
+from .cuda_graph import Replayed
 from .data import RandomCrops, luma
 from .denoisers import Denoiser, EulerNetwork, colour_to_grey, grey_to_colour
 from .errors import DivergenceError, UsageError, WeightsError
@@ -284,7 +285,7 @@ class Trainer:
     network : the network in training, with the parametrisations of `constrain`; `export` makes a plain one of it.
     step : number of steps taken.
     elapsed : seconds that they took.
-    gradient_norm : running mean of the norm of the gradient.
+    gradient_norm : running mean of the norm of the gradient, a scalar on the device; infinite before the first step.
     """
 
     def __init__(
@@ -338,12 +339,15 @@ class Trainer:
             constrain(self.network)
         self.network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.restore = self.workers.share(SecondPass(self.network))
+        # One process on a GPU replays its steps; the exchange of gradients between several is not to be recorded.
+        replays = self.device.type == "cuda" and self.workers.count == 1
+        self._advance = Replayed(self._step_on) if replays else self._step_on
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimiser = Optimiser(self.trained)
         self.crops = RandomCrops(images, config.crop, self.generator, self.network.image_channels)
         self.step = 0
         self.elapsed = 0.0
-        self.gradient_norm = 0.0
+        self.gradient_norm = torch.tensor(math.inf, device=self.device)
 
     @property
     def progress(self) -> float:
@@ -378,8 +382,13 @@ class Trainer:
         return c.learning_rate * warm_up * (c.final_rate + (1 - c.final_rate) * cosine)
 
     def _train_step(self, rate: float) -> float:
-        clean, noisy, sigma, noisy_reference = self._batch()
-        mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        self.optimiser.rate.fill_(rate)
+        return float(self._advance(*self._batch()))
+
+    def _step_on(self, clean: Tensor, noisy: Tensor, sigma: Tensor, noisy_reference: Tensor) -> Tensor:
+        """Move the parameters by the gradient for a batch; its loss before that."""
+        gpu = self.device.type == "cuda"
+        mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=gpu, cache_enabled=False)
         with mixed, parametrize.cached():
             restored = self.restore(noisy, sigma, noisy_reference)
         # The squared error grows with σ; the weight makes every noise level count about equally.
@@ -388,8 +397,8 @@ class Trainer:
         self.network.zero_grad()
         torch.autograd.backward(loss)
         self._clip_gradient()
-        self.optimiser.step(rate)
-        return float(loss.detach())
+        self.optimiser.step()
+        return loss.detach()
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """This worker's clean and noisy crops (B, C, size, size), their noise levels and the kind of reference (B,).
@@ -418,10 +427,12 @@ class Trainer:
         """Clip to four times a running mean of the norm: only outliers are shortened."""
         if not self.config.clip:
             return
-        limit = 4 * self.config.clip * self.gradient_norm if self.step > 10 else math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.trained, limit))
-        norm = min(norm, limit)
-        self.gradient_norm = norm if self.step == 0 else 0.98 * self.gradient_norm + 0.02 * norm
+        norm = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
+        limit = 4 * self.config.clip * self.gradient_norm
+        nn.utils.clip_grads_with_norm_(self.trained, 1.0, norm / limit)
+        norm = torch.minimum(norm, limit)
+        mean = 0.98 * self.gradient_norm + 0.02 * norm
+        self.gradient_norm.copy_(torch.where(self.gradient_norm.isinf(), norm, mean))
 
     # ---------------------------------------------------------------------------- checkpoints
 
@@ -436,7 +447,7 @@ class Trainer:
         tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
         tensors |= {f"optimiser.{k}": v for k, v in self.optimiser.state().items()}
         tensors["generator"] = self.generator.get_state()
-        progress = {"step": self.step, "elapsed": self.elapsed, "gradient_norm": self.gradient_norm}
+        progress = {"step": self.step, "elapsed": self.elapsed, "gradient_norm": float(self.gradient_norm)}
         header = {
             "kind": CHECKPOINT_KIND,
             "architecture": json.dumps(architecture_to_dict(self.architecture)),
@@ -480,7 +491,7 @@ class Trainer:
                 self.generator.set_state(tensors["generator"])
             progress = json.loads(header["progress"])
             self.step, self.elapsed = int(progress["step"]), float(progress["elapsed"])
-            self.gradient_norm = float(progress["gradient_norm"])
+            self.gradient_norm.fill_(float(progress["gradient_norm"]))
             then, now = json.loads(header["config"]), json.loads(json.dumps(asdict(self.config)))
         except (KeyError, RuntimeError, ValueError) as error:
             raise WeightsError(f"{path}: the checkpoint is damaged; start the training anew") from error

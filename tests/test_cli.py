@@ -657,7 +657,7 @@ def test_bad_arguments(
 def test_one_is_no_plural(pnp: Run, photo_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: 1)
     train = ("train-denoiser", photo_file.parent, "-o", tmp_path / "w.safetensors", "--preset", "dncnn")
-    result = pnp(*train, "--steps", 1, "--batch", 1, "--crop", 16)
+    result = pnp(*train, "--steps", 1, "--batch", 1, "--crop", 16, "--device", "cpu")
     assert result.returncode == 0, result.stderr
     assert "dncnn on 1 image, cpu (1 thread)\n" in result.stderr.decode()
 

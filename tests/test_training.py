@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def test_convolutions_move_alike_in_every_direction(layout: torch.memory_format,
     before = weight.detach().clone()
     gradient = torch.randn(size)
     weight.grad, bias.grad = 1e3 * gradient, torch.ones(3)
-    Optimiser([weight, bias]).step(0.1)
+    optimiser = Optimiser([weight, bias])
+    optimiser.rate.fill_(0.1)
+    optimiser.step()
     moved = (weight.detach() - before).flatten(1)
     scales = torch.linalg.svdvals(moved) / (0.1 * max(1, moved.shape[0] / moved.shape[1]) ** 0.5)
     assert 0.5 < scales.min() <= scales.max() < 1.5
@@ -72,6 +75,24 @@ def test_convolutions_move_alike_in_every_direction(layout: torch.memory_format,
     nearest = u @ v
     assert float(-(moved * nearest).sum() / (moved.norm() * nearest.norm())) > 0.95
     torch.testing.assert_close(bias.detach(), torch.full((3,), -0.1))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_replayed_steps_are_steps(tmp_path: Path, pictures: list[Tensor], conditioned_weights: Path) -> None:
+    """On a GPU: the same losses and weights to rounding, also after a resumption, whether recorded or not."""
+    start = weights.load(conditioned_weights).network
+    config = replace(CONFIG, learning_rate=1e-3)
+    trainers = [Trainer(start.architecture, pictures, config, torch.device("cuda"), start=start) for _ in range(3)]
+    one_by_one, replayed, resumed = trainers
+    one_by_one._advance = one_by_one._step_on
+    for _ in replayed.run(lambda: replayed.step == 13):
+        pass
+    replayed.save(tmp_path / "c")
+    assert resumed.load(tmp_path / "c") == ()
+    whole, rest, again = (parameters_after(trainer) for trainer in (one_by_one, replayed, resumed))
+    for name, value in whole.items():
+        torch.testing.assert_close(rest[name], value, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(again[name], value, rtol=1e-3, atol=1e-3)
 
 
 def test_seeds_matter_and_repeat(pictures: list[Tensor]) -> None:
