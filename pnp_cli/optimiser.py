@@ -25,7 +25,7 @@ class Optimiser:
 
     Attributes
     ----------
-    rate : the learning rate, a scalar on the device of the parameters; 0 at first.
+    rate : the learning rate, a scalar on the device of the parameters, to be changed in place; 0 at first.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -33,6 +33,7 @@ class Optimiser:
         self._convolutions = [p for p in parameters if p.ndim == 4]
         self._matrices = [_in_order(p, p.detach()) for p in self._convolutions]
         assert all(m.data_ptr() == p.data_ptr() for m, p in zip(self._matrices, self._convolutions, strict=True))
+        # Muon wants a number as its rate: it works at rate 1 on matrices of zeros, and `rate` scales what that gives.
         self._moves = [nn.Parameter(torch.zeros_like(m)) for m in self._matrices]
         self._others = [p for p in parameters if p.ndim != 4]
         device = parameters[0].device

@@ -4,8 +4,8 @@ While it trains, the convolution of an Euler step is W/ν(W), ν a differentiabl
 the norm, and its τ is 2·sigmoid(raw) < 2. The estimate is a lower bound, so `export` computes the rigorous
 bound of `certificate` and shortens τ where needed. After the start all randomness comes from one generator of
 the device, and all state is in the checkpoint, so on the CPU a resumed run repeats an uninterrupted one bit for bit
-(same machine and threads; with a time budget the learning rate follows the clock and runs differ). On CUDA the order
-of some sums is not fixed, so runs agree to rounding only; workers of one run need processors of one model.
+(same machine and threads; with a time budget the learning rate follows the clock and runs differ). On CUDA runs may
+agree to rounding only; workers of one run need processors of one model.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ class Trainer:
     network : the network in training, with the parametrisations of `constrain`; `export` makes a plain one of it.
     step : number of steps taken.
     elapsed : seconds that they took.
-    gradient_norm : running mean of the norm of the gradient, a scalar on the device; infinite before the first step.
+    gradient_norm : running mean of the norm of the gradient, a scalar on the device; 0 if it is not known yet.
     """
 
     def __init__(
@@ -339,15 +339,13 @@ class Trainer:
             constrain(self.network)
         self.network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.restore = self.workers.share(SecondPass(self.network))
-        # One process on a GPU replays its steps; the exchange of gradients between several is not to be recorded.
-        replays = self.device.type == "cuda" and self.workers.count == 1
-        self._advance = Replayed(self._step_on) if replays else self._step_on
+        self._advance = self._unrecorded_advance()
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimiser = Optimiser(self.trained)
         self.crops = RandomCrops(images, config.crop, self.generator, self.network.image_channels)
         self.step = 0
         self.elapsed = 0.0
-        self.gradient_norm = torch.tensor(math.inf, device=self.device)
+        self.gradient_norm = torch.zeros((), device=self.device)
 
     @property
     def progress(self) -> float:
@@ -384,6 +382,12 @@ class Trainer:
     def _train_step(self, rate: float) -> float:
         self.optimiser.rate.fill_(rate)
         return float(self._advance(*self._batch()))
+
+    def _unrecorded_advance(self) -> Callable[..., Tensor]:
+        """`_step_on`, to be replayed by one process on a GPU; an exchange between several is not to be recorded."""
+        if self.device.type != "cuda" or self.workers.count > 1:
+            return self._step_on
+        return Replayed(self._step_on, self.device)
 
     def _step_on(self, clean: Tensor, noisy: Tensor, sigma: Tensor, noisy_reference: Tensor) -> Tensor:
         """Move the parameters by the gradient for a batch; its loss before that."""
@@ -428,11 +432,11 @@ class Trainer:
         if not self.config.clip:
             return
         norm = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
-        limit = 4 * self.config.clip * self.gradient_norm
+        known = self.gradient_norm > 0
+        limit = torch.where(known, 4 * self.config.clip * self.gradient_norm, math.inf)
         nn.utils.clip_grads_with_norm_(self.trained, 1.0, norm / limit)
-        norm = torch.minimum(norm, limit)
-        mean = 0.98 * self.gradient_norm + 0.02 * norm
-        self.gradient_norm.copy_(torch.where(self.gradient_norm.isinf(), norm, mean))
+        mean = 0.98 * self.gradient_norm + 0.02 * torch.minimum(norm, limit)
+        self.gradient_norm.copy_(torch.where(known, mean, norm))
 
     # ---------------------------------------------------------------------------- checkpoints
 
@@ -486,6 +490,7 @@ class Trainer:
         try:
             self.network.load_state_dict(network)
             self.optimiser.load_state(optimiser)
+            self._advance = self._unrecorded_advance()  # a recording would go on with the state that it knew
             same_device = header.get("device", "cpu") == self.device.type
             if same_device:
                 self.generator.set_state(tensors["generator"])

@@ -85,14 +85,33 @@ def test_replayed_steps_are_steps(tmp_path: Path, pictures: list[Tensor], condit
     trainers = [Trainer(start.architecture, pictures, config, torch.device("cuda"), start=start) for _ in range(3)]
     one_by_one, replayed, resumed = trainers
     one_by_one._advance = one_by_one._step_on
-    for _ in replayed.run(lambda: replayed.step == 13):
-        pass
+    expected = [record.loss for record in one_by_one.run()]
+    losses = []
+    for record in replayed.run(lambda: replayed.step == 13):
+        losses.append(record.loss)
+        assert certify(export(replayed.network)).averaged
     replayed.save(tmp_path / "c")
+    for _ in itertools.islice(resumed.run(), 6):
+        pass
     assert resumed.load(tmp_path / "c") == ()
-    whole, rest, again = (parameters_after(trainer) for trainer in (one_by_one, replayed, resumed))
-    for name, value in whole.items():
-        torch.testing.assert_close(rest[name], value, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(again[name], value, rtol=1e-3, atol=1e-3)
+    rest, again = ([record.loss for record in trainer.run()] for trainer in (replayed, resumed))
+    assert losses + rest == pytest.approx(expected, rel=1e-3)
+    assert again == pytest.approx(rest, rel=1e-3)
+    for trainer in (replayed, resumed):
+        for name, value in one_by_one.network.state_dict().items():
+            torch.testing.assert_close(trainer.network.state_dict()[name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_a_gradient_of_zero_stops_nothing(pictures: list[Tensor]) -> None:
+    """The limit of the norm follows the norms there were; there is none as long as all were 0."""
+    trainer = Trainer(HUBER, pictures, replace(CONFIG, steps=3))
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    trainer.network.zero_grad(set_to_none=False)
+    trainer._clip_gradient()
+    assert float(trainer.gradient_norm) == 0
+    after = parameters_after(trainer)
+    assert float(trainer.gradient_norm) > 0
+    assert any(not torch.equal(after[name], value) for name, value in before.items() if "weight" in name)
 
 
 def test_seeds_matter_and_repeat(pictures: list[Tensor]) -> None:
