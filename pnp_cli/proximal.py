@@ -57,7 +57,7 @@ class ProximalMap:
     def __init__(self, base: LeastSquares, h: float, tolerance: Tolerance = exact) -> None:
         self.base, self.h, self.tolerance = base, h, tolerance
         self.error = 0.0
-        self._preconditioner = 1 + h * (base.power + base.ridge)
+        self._inverse = 1 / (1 + h * (base.power + base.ridge))  # complex numbers are dear to divide
         self._calls = 0
         self._last: Tensor | None = None
 
@@ -67,7 +67,7 @@ class ProximalMap:
         spectrum = torch.fft.rfft2(v)
         if f.diagonal:
             right = self.h * (f.back_spectrum - (f.power + f.ridge) * spectrum)
-            step = right / self._preconditioner
+            step = right * self._inverse
             # h·conj(k̂)/(1 + h|k̂|²) is at most √h/2: so much of the rounding of the measurement comes through.
             self.error = eps * self.h**0.5 / 2 * f.size
         else:
@@ -111,14 +111,14 @@ class ProximalMap:
         f = self.base
         blurred = f.operator.forward_spectrum(d)
         normal = f.operator.adjoint_spectrum(f.weigh(blurred if piece is None else blurred * piece))
-        return d + self.h * (normal + f.ridge * d)
+        return torch.add(d, normal + f.ridge * d if f.ridge else normal, alpha=self.h)
 
     def _conjugate_gradients(
         self, right: Tensor, piece: Tensor | None, tolerance: float, spectra: _Spectra
     ) -> tuple[Tensor, float]:
         """The solution x of `_matrix`(x) = right, and the norm of what is left of that equation."""
         x, r = torch.zeros_like(right), right
-        z = r / self._preconditioner
+        z = r * self._inverse
         p, rz = z, spectra.dot(r, z)
         error = spectra.norm(r)
         for _ in range(self.MAX_STEPS):
@@ -126,10 +126,11 @@ class ProximalMap:
                 break
             image = self._matrix(p, piece)
             alpha = rz / spectra.dot(p, image)
-            x, r = x + alpha * p, r - alpha * image
-            z = r / self._preconditioner
+            x.add_(p, alpha=alpha)
+            r = torch.sub(r, image, alpha=alpha)
+            z = r * self._inverse
             rz, previous = spectra.dot(r, z), rz
-            p = z + (rz / previous) * p
+            p = torch.add(z, p, alpha=rz / previous)
             error = spectra.norm(r)
         return x, error
 
@@ -138,16 +139,16 @@ class _Spectra:
     """Inner products of real images (…, H, width), from their half-plane spectra."""
 
     def __init__(self, width: int, like: Tensor) -> None:
-        self._weight = torch.full((like.shape[3],), 2.0, device=like.device)
-        self._weight[0] = 1
+        weight = torch.full((like.shape[3],), 2.0, dtype=torch.float64, device=like.device)
+        weight[0] = 1
         if width % 2 == 0:
-            self._weight[-1] = 1  # the column of the Nyquist frequency has no mirror image either
-        self._weight /= like.shape[2] * width
+            weight[-1] = 1  # the column of the Nyquist frequency has no mirror image either
+        self._weight = weight.repeat_interleave(2) / (like.shape[2] * width)  # of real and imaginary parts in turn
 
     def dot(self, a: Tensor, b: Tensor) -> float:
         """Of two images."""
-        products = (torch.view_as_real(a) * torch.view_as_real(b)).sum(-1)
-        return float(products.mul_(self._weight).sum(dtype=torch.float64))
+        products = torch.view_as_real(a) * torch.view_as_real(b)
+        return float(products.flatten(-2).flatten(0, -2).sum(0, dtype=torch.float64) @ self._weight)
 
     def norm(self, a: Tensor) -> float:
         """Of one."""
