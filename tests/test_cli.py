@@ -14,10 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from scipy.ndimage import gaussian_filter
 
 from pnp_cli import read_image, to_tensor, weights
+from pnp_cli.denoisers import DnCNNArchitecture
 from pnp_cli.images import Image, encode_image, write_image
+from pnp_cli.presets import build
 
 from .conftest import Run
 from .helpers import installed_command, psnr_of, small_network
@@ -652,6 +655,20 @@ def test_bad_arguments(
     assert result.returncode == code, result.stderr
     assert words in one_sentence(result)
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_denoiser_that_diverges_writes_nothing(pnp: Run, photo_file: Path, tmp_path: Path) -> None:
+    network = build(DnCNNArchitecture(3, 4))
+    network.initialise()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(1e30)
+    weights.save(tmp_path / "wild.safetensors", network)
+    output = tmp_path / "out.png"
+    result = pnp("denoise", photo_file, "-o", output, "-w", tmp_path / "wild.safetensors", "--sigma", 25)
+    assert result.returncode == 1
+    assert "diverged, nothing was written" in one_sentence(result)
+    assert not output.exists()
 
 
 def test_one_is_no_plural(pnp: Run, photo_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,6 +232,7 @@ def restore_bytes(content: bytes, name: str, target: Path | None, options: FileO
     for note in notes:
         say(f"{name}: {note}", options.quiet)
     outcome = work(image, name)
+    del image  # its memory is needed for the output
     facts: dict[str, Any] = {"input_sha256": hashlib.sha256(content).hexdigest(), "notes": list(notes)}
     if outcome.failure:
         facts["output"] = None

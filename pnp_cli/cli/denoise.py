@@ -67,7 +67,7 @@ def denoise(
     from ..images import Image
     from ..noise_curve import NoiseCurve, root_mean_square
     from ..polyphase import Polyphase
-    from ..solvers import fixed_point
+    from ..solvers import Status, fixed_point
     from ..tensors import from_tensor, to_tensor
     from ..tiling import tiled
     from ..weights import Shelf
@@ -146,7 +146,7 @@ def denoise(
             say("  the residuals are nonincreasing" if steady else "  the residuals are NOT nonincreasing", quiet)
         for violation in solution.violations:
             say(f"{name}: VIOLATION {violation}")
-        if not torch.isfinite(solution.value).all():
+        if solution.status is Status.DIVERGED:
             raise DivergenceError("the denoiser diverged, nothing was written; use certified weights such as 'huber'")
         fields |= {
             "residuals": [record.residual for record in solution.records],
