@@ -339,7 +339,7 @@ class Trainer:
             constrain(self.network)
         self.network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.restore = self.workers.share(SecondPass(self.network))
-        self._advance = self._unrecorded_advance()
+        self._advance = self._new_advance()
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimiser = Optimiser(self.trained)
         self.crops = RandomCrops(images, config.crop, self.generator, self.network.image_channels)
@@ -383,7 +383,7 @@ class Trainer:
         self.optimiser.rate.fill_(rate)
         return float(self._advance(*self._batch()))
 
-    def _unrecorded_advance(self) -> Callable[..., Tensor]:
+    def _new_advance(self) -> Callable[..., Tensor]:
         """`_step_on`, to be replayed by one process on a GPU; an exchange between several is not to be recorded."""
         if self.device.type != "cuda" or self.workers.count > 1:
             return self._step_on
@@ -392,6 +392,7 @@ class Trainer:
     def _step_on(self, clean: Tensor, noisy: Tensor, sigma: Tensor, noisy_reference: Tensor) -> Tensor:
         """Move the parameters by the gradient for a batch; its loss before that."""
         gpu = self.device.type == "cuda"
+        # Without the cache, whose copies of the weights a recording must not meet.
         mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=gpu, cache_enabled=False)
         with mixed, parametrize.cached():
             restored = self.restore(noisy, sigma, noisy_reference)
@@ -490,7 +491,7 @@ class Trainer:
         try:
             self.network.load_state_dict(network)
             self.optimiser.load_state(optimiser)
-            self._advance = self._unrecorded_advance()  # a recording would go on with the state that it knew
+            self._advance = self._new_advance()  # a recording would go on with the state that it knew
             same_device = header.get("device", "cpu") == self.device.type
             if same_device:
                 self.generator.set_state(tensors["generator"])
