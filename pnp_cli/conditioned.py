@@ -35,6 +35,10 @@ from .layers import (
     reach_of_steps,
 )
 
+OVERSHOOT = 0.1
+"""By how much estimates from noisy images in [0, 1] are beyond black or white, at most: guides know such from training.
+Those of iterates of an inverse problem count as black or white there, which is better on validation images."""
+
 
 @dataclass(frozen=True)
 class ConditionedArchitecture:
@@ -234,13 +238,19 @@ class ConditionedNetwork(Denoiser):
     ) -> Conditioned:
         """The averaged operator x ↦ N(x; reference), for images of the shape of the reference.
 
-        The plain network makes the first estimate from the reference. For the parameters see `Denoiser.condition`.
+        The plain network makes the first estimate from the reference. Where that is beyond black or white, as
+        scenes are where highlights are clipped, the guide sees black or white: it was trained on images in [0, 1]. For
+        the parameters see `Denoiser.condition`.
         """
         fitted, level = self.fit(reference, sigma)
         estimate = self.plain.body(fitted, level)
         holds_noise = torch.as_tensor(noisy, device=fitted.device).expand(len(reference))
-        holds_noise = holds_noise[:, None].expand(-1, len(fitted) // len(reference)).flatten()
-        seen = torch.where(holds_noise[:, None, None, None], fitted, estimate)
+        holds_noise = holds_noise.repeat_interleave(len(fitted) // len(reference))[:, None, None, None]
+        unit = 1 / math.sqrt(3) if reference.shape[1] < self.image_channels else 1.0  # white, as `fit` makes it
+        margin = OVERSHOOT * holds_noise
+        beyond = estimate - estimate.clamp(-unit * (self.centre + margin), unit * (1 - self.centre + margin))
+        fitted, estimate = fitted - beyond, estimate - beyond
+        seen = torch.where(holds_noise, fitted, estimate)
         return Conditioned(self, self.guide(seen, estimate, guide_factor * level), reference.shape)
 
     def estimate(self, x: Tensor, sigma: float | Tensor) -> Tensor:
