@@ -13,8 +13,8 @@ import torch
 
 from .jpeg import JpegRounding
 from .jpeg_noise import noise_before_compression
-from .noise import estimate_noise, patches_of, unclipped
-from .noise_curve import Bin, NoiseCurve, brightest, curve_of
+from .noise import brightest, estimate_noise, patches_of, unclipped
+from .noise_curve import Bin, NoiseCurve, curve_of
 
 Matrix = npt.NDArray[np.float64]
 Phase = tuple[slice, slice]
@@ -182,7 +182,7 @@ def may_be_correlated(pixels: npt.NDArray[np.float32], level: float) -> bool:
 
     That of every second pixel is larger then. So is that of fine texture.
     """
-    return level >= LEAST_CORRELATED and estimate_noise_of_phases(pixels, 2) >= CORRELATED * level
+    return level >= LEAST_CORRELATED * brightest(pixels) and estimate_noise_of_phases(pixels, 2) >= CORRELATED * level
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from .boundaries import boundary_model
 from .conditions import Guarantee
 from .errors import DivergenceError, UsageError
+from .exposure import brightened, find_gain
 from .jpeg import JpegRounding
 from .kernels import Kernel
 from .light import to_light, to_samples
@@ -44,6 +45,7 @@ class Choices:
         noise that is given for as large everywhere.
     linear_light : whether the blur acted on the light, and the samples follow the sRGB curve; see `light`. Then the
         light is restored, in which noise and JPEG errors are the larger, the brighter it is.
+    gain : by how much the denoiser sees the image brighter than it is, see `exposure`; None finds out.
     tile : side of the tiles of the denoiser, in pixels; 0 for none, None by the free memory.
     settings : keywords of `Settings.for_noise`: strength, envelope, data_term, step, ridge, box, continuation, refresh,
         acceleration, tol, max_iter.
@@ -57,6 +59,7 @@ class Choices:
     correlation: int | None = None
     photon: float | None = None
     linear_light: bool = False
+    gain: float | None = None
     tile: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -91,6 +94,7 @@ class Deblurring:
     errors : of the measurement, given or estimated.
     linear_light : see `Choices`.
     clipped : share of its samples that count as clipped.
+    gain : see `Choices`.
     boundary : name of the boundary model in use; free for patches, since what lies beyond a patch is unknown.
     side, overlap : longest side of a patch and least overlap of neighbours, in pixels.
     patches : how many there are.
@@ -101,6 +105,7 @@ class Deblurring:
     errors: MeasurementErrors
     linear_light: bool
     clipped: float
+    gain: float
     boundary: str
     side: int
     overlap: int
@@ -195,11 +200,13 @@ def prepare_deblurring(
     clip_level = CLIP_LEVEL
     if choices.linear_light:
         clip_level, y = float(to_light(torch.tensor(CLIP_LEVEL, dtype=y.dtype))), to_light(y)
+    gain = find_gain(y, errors.level * errors.slope) if choices.gain is None else choices.gain
     settings = Settings.for_noise(
         errors.level * errors.slope,
         denoiser.rules,
         kernel,
         lipschitz=errors.norm,
+        gain=gain,
         clip_level=clip_level if clipped else None,
         **choices.settings,
     )
@@ -213,7 +220,7 @@ def prepare_deblurring(
         rows, columns = window
         part = y[:, :, rows, columns]
         operator = blurs(kernel, (part.shape[2], part.shape[3]), boundary_model(boundary))
-        network = tiled(denoiser.network, operator.scene, choices.tile, y.device)
+        network = brightened(gain, tiled(denoiser.network, operator.scene, choices.tile, y.device))
         left_out = (part >= settings.clip_level).any(1, keepdim=True) if settings.clip_level is not None else None
         precision = errors.precision(window, left_out)
         accuracy = errors.accuracy(window)
@@ -225,6 +232,7 @@ def prepare_deblurring(
         errors=errors,
         linear_light=choices.linear_light,
         clipped=clipped,
+        gain=gain,
         boundary=boundary,
         side=side,
         overlap=overlap,
@@ -248,6 +256,8 @@ def _require_sense(y: Tensor, choices: Choices) -> None:
     if choices.correlation is not None and choices.correlation < 1:
         raise UsageError(f"the correlation must be a distance of 1 pixel or more, not {choices.correlation}")
     known = {entry.name for entry in fields(Settings)} - {"clip_level"}
+    if choices.gain is not None and not 0 < choices.gain < float("inf"):
+        raise UsageError(f"the gain must be a positive number, not {choices.gain:g}")
     unknown = choices.settings.keys() - known
     if unknown:
         raise UsageError(f"'{min(unknown)}' is none of the settings that are chosen here; see Choices.settings")

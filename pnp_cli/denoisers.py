@@ -383,9 +383,26 @@ class OnViews(Denoiser):
         self.image_channels, self.multiple, self.architecture = first.image_channels, first.multiple, first.architecture
         self.centre, self.takes_reference = first.centre, first.takes_reference
 
+    def reach(self, p: int) -> int:
+        """There is none that tiles could go by, since they have other views than the image: tile the denoiser in it.
+
+        Raises
+        ------
+        UsageError
+            Always.
+        """
+        raise UsageError(
+            f"{type(self).__name__} cannot be applied tile by tile, since tiles have other views than the image; "
+            "tile the denoiser in it"
+        )
+
     def views(self, x: Tensor) -> Iterator[Tensor]:
         """Of images or maps (B, C, H, W)."""
         raise NotImplementedError
+
+    def levels(self, sigma: float | Tensor) -> Iterator[float | Tensor]:
+        """The noise levels of the views; there may be more."""
+        return self.views(sigma) if is_map(sigma) else repeat(sigma)
 
     def combine(self, x: Tensor, views: Iterator[Tensor]) -> Tensor:
         """The result for `x` from its denoised views."""
@@ -415,8 +432,7 @@ class OnViews(Denoiser):
 
     def _each(self, x: Tensor, sigma: float | Tensor) -> Iterator[tuple[Denoiser, Tensor, float | Tensor]]:
         """The views, each with its denoiser and noise level."""
-        levels = self.views(sigma) if is_map(sigma) else repeat(sigma)
-        for i, (view, level) in enumerate(zip(self.views(x), levels, strict=False)):
+        for i, (view, level) in enumerate(zip(self.views(x), self.levels(sigma), strict=False)):
             denoiser = self.denoisers[i % len(self.denoisers)]
             assert isinstance(denoiser, Denoiser)
             yield denoiser, view, level
@@ -425,28 +441,14 @@ class OnViews(Denoiser):
 class Ensemble(OnViews):
     """Mean of a denoiser over the 8 flips and rotations of the image.
 
-    A convex combination of α-averaged maps is α-averaged, so the certificate is that of the network.
+    A convex combination of α-averaged maps is α-averaged, so the certificate is that of the network. Turned tiles lie
+    on other grids than the turned image, unless its sides are multiples of `multiple`, whereas `Ensemble` of a tiled
+    denoiser is exact for every image.
 
     Parameters
     ----------
     denoisers : one for all symmetries, or one for each of `SYMMETRIES`.
     """
-
-    def reach(self, p: int) -> int:
-        """There is none that tiles could go by: a turned image has its grids from another corner, and so has a tile.
-
-        The grids agree only if the sides of the image are multiples of `multiple`, whereas the ensemble of a tiled
-        denoiser, `Ensemble(Tiled.of(denoiser, side))`, is exact for every image.
-
-        Raises
-        ------
-        UsageError
-            Always.
-        """
-        raise UsageError(
-            "an ensemble cannot be applied tile by tile, since its turned tiles lie on other grids than the turned "
-            "image; tile the denoiser in it, as in Ensemble(Tiled.of(denoiser, side))"
-        )
 
     def views(self, x: Tensor) -> Iterator[Tensor]:
         """The image turned by every symmetry."""

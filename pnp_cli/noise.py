@@ -94,9 +94,14 @@ def estimate_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = 
         return before.white
     if len(varying) == 3:
         level, flatness = noise_floor_of(patches_of(pixels, PATCH, MOST_PATCHES))
-        if level >= LEAST_FLOOR and flatness >= LEAST_FLATNESS:
+        if level >= LEAST_FLOOR * brightest(pixels) and flatness >= LEAST_FLATNESS:
             return level
     return sum(_level_of_plane(plane) for plane in varying) / len(varying)
+
+
+def brightest(pixels: npt.NDArray[np.float32]) -> float:
+    """The largest brightness, 1 at most: images of linear sensors need not reach white, and their texture is weaker."""
+    return float(pixels.max().clip(0, 1))
 
 
 def _level_of_plane(plane: npt.NDArray[np.float32]) -> float:

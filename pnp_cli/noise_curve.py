@@ -26,6 +26,7 @@ from .noise import (
     MOST_GREY_PATCHES,
     MOST_PATCHES,
     PATCH,
+    brightest,
     noise_floor_of,
     patches_of,
     unclipped,
@@ -268,11 +269,6 @@ def _in_grey(plane: npt.NDArray[np.float32]) -> NoiseCurve | None:
         level, flatness = weak_texture_floor_of(rest[old.members], texture[old.members])
         bins.append(replace(old, level=level, flatness=flatness))
     return curve_of(bins, LEAST_IN_GREY * brightest(plane), LEAST_FLATNESS_IN_GREY)
-
-
-def brightest(pixels: npt.NDArray[np.float32]) -> float:
-    """The largest brightness, 1 at most: images of linear sensors need not reach white, and their texture is weaker."""
-    return float(pixels.max().clip(0, 1))
 
 
 def _without_mean(size: int) -> npt.NDArray[np.float64]:

@@ -17,6 +17,7 @@ from .conditioned import SelfReferenced
 from .conditions import Guarantee, RunningChecks, plug_and_play_guarantee
 from .denoisers import Denoiser
 from .errors import UsageError
+from .exposure import gain_of
 from .fidelity import Fidelity, LeastSquares
 from .kernels import Kernel, weak_share
 from .operators import Blur
@@ -28,7 +29,7 @@ from .solvers import Record, Solution, fixed_point
 DataTerm = Literal["envelope", "least-squares"]
 
 WARM_SIGMA = 49 / 255
-"""Noise level given to the denoiser at the start of the continuation."""
+"""Noise level that the denoiser sees at the start of the continuation, [0, 1] scale."""
 
 
 @dataclass(frozen=True)
@@ -97,29 +98,35 @@ class Settings:
         strength: float | None = None,
         envelope: float | None = None,
         lipschitz: float = 1.0,
+        gain: float = 1.0,
         **others: Any,
     ) -> Settings:
         """Settings for noise of standard deviation `noise`, [0, 1] scale: the rule's, but for what is given.
 
         Parameters
         ----------
-        rules : of the weights in use.
+        rules : of the weights in use, for images as the denoiser sees them.
         kernel : without it the blur is taken to lose no frequency.
         strength, envelope, data_term : see `Settings`; None for the rule's.
-        lipschitz : about the L of the least-squares term, whose default step depends on it.
+        lipschitz : about the L of the least-squares term, which limits h, and gives the default step of that term.
+        gain : by how much the denoiser sees images brighter than they are, see `exposure`.
         others : the other attributes of `Settings`.
         """
         step = others.get("step")
         if step is not None and not math.isfinite(step):
             raise UsageError(f"the step must be a finite number, not {step}")
         rule = rules.of(referenced=others.get("refresh", cls.refresh) > 0)
-        h = rule.envelope(noise) if envelope is None else envelope
+        h = min(rule.envelope(gain * noise), MOST_WEIGHT / lipschitz) if envelope is None else envelope
         if strength is None:
             weak = weak_share(kernel) if kernel is not None else 0.0
             weight = step or (h if data_term == "envelope" else LEAST_SQUARES_STEP / lipschitz)
-            strength = rule.strength(noise, max(weight, 0.0), weak)
+            strength = rule.strength(gain * noise, max(weight, 0.0), weak) / gain
         return cls(strength, h, data_term, **others)
 
+
+MOST_WEIGHT = 200.0
+"""Largest h times L of least squares that is chosen: in single precision the proximal map is exact to about 1e-7 of the
+image times that, which must be well below the tolerance. Less h with less strength restores as well."""
 
 CLIP_LEVEL = 0.98
 """From where on a measurement of which white is the most counts as clipped: a camera's white is not always 255 of 255,
@@ -207,8 +214,8 @@ class Plan:
     def warm_up(self) -> Iterator[PlugAndPlayMap]:
         """The maps of the continuation: strong denoising at first, with h in proportion to the strength."""
         s, renewals = self.settings, self.references - 1
-        denoiser = self.denoiser
-        for i, sigma in enumerate(np.geomspace(WARM_SIGMA, s.strength or 1, self.warm, endpoint=False)):
+        denoiser, start = self.denoiser, WARM_SIGMA / gain_of(self.denoiser)
+        for i, sigma in enumerate(np.geomspace(start, s.strength or 1, self.warm, endpoint=False)):
             if renewals > 0 and (i == 0 or i * renewals // self.warm != (i - 1) * renewals // self.warm):
                 denoiser = self._referenced()
             h = s.envelope * float(sigma) / s.strength
@@ -268,7 +275,7 @@ def plan_deblurring(
     base = LeastSquares(blur, y, s.ridge, s.clip_level, precision)
     final = _map(base, denoiser, s, s.strength, s.envelope, s.step, summable)
     guarantee = plug_and_play_guarantee(final.fidelity, final.step, certificate, s.box)
-    warm = min(s.continuation, s.max_iter // 2) if 0 < s.strength < WARM_SIGMA else 0
+    warm = min(s.continuation, s.max_iter // 2) if 0 < gain_of(denoiser) * s.strength < WARM_SIGMA else 0
     plan = Plan(s, guarantee, base, denoiser, warm)
     if accuracy is None or plan.references:
         return plan

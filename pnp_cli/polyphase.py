@@ -40,19 +40,6 @@ class Polyphase(OnViews):
         super().__init__(*denoisers)
         self.stride = stride
 
-    def reach(self, p: int) -> int:
-        """None that tiles could go by, which have other phases: tile the denoiser in it.
-
-        Raises
-        ------
-        UsageError
-            Always.
-        """
-        raise UsageError(
-            "a denoiser of phases cannot be applied tile by tile; tile the denoiser in it, as in "
-            "Polyphase(stride, Tiled.of(denoiser, side))"
-        )
-
     def views(self, x: Tensor) -> Iterator[Tensor]:
         """The phases, stride² of them with as many times fewer pixels."""
         return (x[:, :, rows, columns] for rows, columns in phases_of(x.shape[2], x.shape[3], self.stride))

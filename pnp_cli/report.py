@@ -92,6 +92,11 @@ def light_line(noise: float, in_light: float) -> str:
     return f"light       linear, the sRGB curve is undone: noise of {noise:.3g} is {in_light:.3g} there on average"
 
 
+def exposure_line(gain: float) -> str:
+    """That an image is dark, and how much brighter the denoiser sees it."""
+    return f"exposure    far below white: the denoiser sees it {gain:g} times as bright"
+
+
 def compression_line(rounding: float, level: float) -> str:
     """What JPEG compression adds to the noise; deviations on the 0-255 scale."""
     return f"jpeg        rounding errors that count as noise of {rounding:.3g}, with the noise {level:.3g}"
@@ -142,10 +147,17 @@ def solution_lines(
     """How a Plug-and-Play run ended; `discrepancy` of `LeastSquares.discrepancy`, the rest for `discrepancy_line`."""
     settings, warm = plan.settings, plan.warm
     last = solution.records[-1]
+    size = last.residual / last.relative if last.relative else 0.0
+    hidden = solution.status is Status.ITERATION_LIMIT and last.error > settings.tol * size
     lines = [
-        f"result      {solution.status.value} after {solution.iterations} iterations: "
-        f"relative residual {last.relative:.2e} (tolerance {settings.tol:.1e})"
+        f"result      {solution.status.value} after {solution.iterations} iterations: relative residual "
+        f"{last.relative:.2e}{f', known to {last.error / size:.1e}' if hidden else ''} (tolerance {settings.tol:.1e})"
     ]
+    if hidden:
+        lines.append(
+            "            data steps in single precision are no more exact, so more iterations do not meet the "
+            "tolerance: lower --envelope or raise --tol"
+        )
     if warm and plan.guarantee.theorem != "none":
         lines.append(f"            the guarantee holds from iteration {warm + 1}, after {warm} warm iterations")
     if plan.references:
@@ -156,12 +168,6 @@ def solution_lines(
         lines.append(f"            {statement}")
     if solution.inexactness and not plan.base.diagonal:
         lines.append(f"inexact     data steps by conjugate gradients, errors of sum {solution.inexactness:.2g} at most")
-    size = last.residual / last.relative if last.relative else 0.0
-    if solution.status is Status.ITERATION_LIMIT and last.error > settings.tol * size:
-        lines.append(
-            f"            single precision makes them exact to {last.error / size:.1e} of the image only, so more "
-            "iterations do not meet the tolerance: lower --envelope or raise --tol"
-        )
     if solution.checked:
         kept = solution.checked - len(solution.violations)
         lines.append(

@@ -209,6 +209,8 @@ def deblur(
         for line in report.error_lines(errors, rounding, linear_light, "estimated" if level is None else "given"):
             say(line, quiet)
         say(report.blur_line(plan.base.operator), quiet)
+        if deblurring.gain != 1:
+            say(report.exposure_line(deblurring.gain), quiet)
         if deblurring.clipped:
             say(report.clipping_line(deblurring.clipped, box), quiet)
         for line in report.guarantee_lines(plan.guarantee, plan.settings):
@@ -228,6 +230,7 @@ def deblur(
             "correlated": correlated,
             "level": 255 * errors.level,
             "slope": errors.slope,
+            "gain": deblurring.gain,
             "clipped": deblurring.clipped,
             "plan": report.guarantee_dict(plan.guarantee, plan.settings),
         }

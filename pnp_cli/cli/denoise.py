@@ -49,7 +49,7 @@ def denoise(
     files = FileOptions.of(context, "denoised")
     quiet = files.quiet
     level = o.read_level(sigma, "--sigma")
-    gain = o.read_photon(photon, level)
+    photons = o.read_photon(photon, level)
     distance = o.read_correlation(correlation)
     side = o.read_side(tile, "--tile", 64)
     hint = o.level_hint(level, "--sigma")
@@ -64,6 +64,7 @@ def denoise(
     from ..denoisers import Ensemble
     from ..denoising import NoiseToRemove, noise_to_remove
     from ..devices import describe_device
+    from ..exposure import brightened, find_gain
     from ..images import Image
     from ..noise_curve import NoiseCurve, root_mean_square
     from ..polyphase import Polyphase
@@ -82,12 +83,12 @@ def denoise(
         noisy = to_tensor(image, place)
         origin, rounding = "estimated", None
         if level is not None:
-            curve, stride = NoiseCurve.photon(level / 255, (gain or 0) / 255), distance or 1
+            curve, stride = NoiseCurve.photon(level / 255, (photons or 0) / 255), distance or 1
             found, origin = NoiseToRemove(curve, stride, correlated=stride > 1), "given"
         else:
             compression = image.jpeg if jpeg else None
             rounding = 255 * compression.level if compression is not None else None
-            found = noise_to_remove(image.pixels, compression, distance, constant=gain is not None)
+            found = noise_to_remove(image.pixels, compression, distance, constant=photons is not None)
         curve, stride = found.curve, found.stride
         noise = curve.levels(noisy)
         value = 255 * root_mean_square(noise)
@@ -96,6 +97,8 @@ def denoise(
         network = tiled(loaded.network, (height, width), side, place)
         network = Ensemble(network) if ensemble else network
         network = Polyphase(stride, network) if stride > 1 else network
+        gain = find_gain(noisy, value / 255)
+        network = brightened(gain, network)
         two_passes = network.takes_reference
         # The iterates are not projected, so the map is the network itself.
         checks = RunningChecks(certificate.alpha, box=None) if certificate.averaged else None
@@ -106,6 +109,8 @@ def denoise(
             say(f"{name}: if noise is left, neighbouring pixels share it; try --correlation 2", quiet)
         if rounding is not None:
             say(report.compression_line(rounding, value), quiet)
+        if gain != 1:
+            say(report.exposure_line(gain), quiet)
         for line in report.denoiser_lines(loaded.name, certificate, two_passes, mapped=not curve.constant):
             say(line, quiet)
         fields = {
@@ -121,6 +126,7 @@ def denoise(
             "correlation": stride,
             "correlated": found.correlated,
             "ensemble": ensemble,
+            "gain": gain,
         }
         if files.dry_run:
             return Outcome(None, fields)

@@ -81,6 +81,7 @@ def ista(
 
     from .. import report
     from ..boundaries import boundary_model
+    from ..exposure import find_gain
     from ..fidelity import LeastSquares
     from ..images import Image
     from ..noise import estimate_noise_under_blur
@@ -116,7 +117,8 @@ def ista(
         noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf, compression)
         rounding = 255 * compression.level if compression is not None else None
         total = math.hypot(noise, rounding or 0.0)
-        weight = given if given is not None or by_discrepancy else rule_gamma(total / 255)
+        gain = find_gain(colours, total / 255)
+        weight = given if given is not None or by_discrepancy else rule_gamma(total / 255, gain)
         method = "FISTA" if fista else "ISTA"
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {boundary} boundary", quiet)
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
@@ -149,7 +151,7 @@ def ista(
             return Outcome(None, fields)
         start = operator.boundary.extrapolate(y)
         if weight is None:
-            weight, start = discrepancy_gamma(fidelity, transforms, total / 255, alpha, accelerated=fista)
+            weight, start = discrepancy_gamma(fidelity, transforms, total / 255, alpha, accelerated=fista, gain=gain)
             fields["gamma"] = weight
             say(f"gamma       {weight:.4g}, by the discrepancy principle", quiet)
         with progress(name, max_iter, quiet) as show:

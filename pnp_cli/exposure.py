@@ -1,0 +1,88 @@
+"""Images much darker than white, as sensors of 12 bits leave them in files of 16, brightened for the denoiser.
+
+Networks and the rules of `deblur` are made for images that reach from black to white, and what they do depends on the
+contrast of a scene beside its noise: dark images would be taken for flat ones. Scaling commutes with blur, and
+x ↦ N(gx; gσ)/g is as averaged as N for every g > 0, so all theorems hold with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .denoisers import Denoiser, OnViews
+from .errors import UsageError
+
+SIDE = 5
+"""Side of the squares whose means tell how bright an image is: noise and hot pixels hardly change these."""
+
+NOISIEST = 50 / 255
+"""Noise is not brightened beyond this, [0, 1] scale: networks are trained on little more."""
+
+MOST = 2.0**16
+"""The largest gain: a count in a file of 16 bits becomes white."""
+
+
+def find_gain(image: Tensor, noise: float) -> float:
+    """By how much a denoiser should see an image brighter than it is: a power of two that leaves it below white.
+
+    1 for images that are brighter than half of white somewhere, for black ones, and for those that are mostly noise.
+
+    Parameters
+    ----------
+    image : (B, C, H, W), white is 1.
+    noise : standard deviation of its noise, [0, 1] scale.
+    """
+    sides = [min(SIDE, n) for n in image.shape[2:]]
+    most = max(float(F.avg_pool2d(image, sides).max()), noise / NOISIEST)
+    return min(MOST, 2.0 ** math.floor(-math.log2(most))) if 0 < most < 1 else 1.0
+
+
+class Brightened(OnViews):
+    """x ↦ N(gx; gσ)/g, with the certificate of N.
+
+    Parameters
+    ----------
+    gain : g > 0.
+    denoiser : N.
+
+    Raises
+    ------
+    UsageError
+        If the gain is not positive.
+    """
+
+    def __init__(self, gain: float, denoiser: Denoiser) -> None:
+        if not 0 < gain < math.inf:
+            raise UsageError(f"an image is brightened by a positive factor, not {gain}")
+        super().__init__(denoiser)
+        self.gain = gain
+
+    def views(self, x: Tensor) -> Iterator[Tensor]:
+        """The image, brightened."""
+        yield self.gain * x
+
+    def levels(self, sigma: float | Tensor) -> Iterator[float | Tensor]:
+        """The noise is brightened, too."""
+        yield self.gain * sigma
+
+    def combine(self, x: Tensor, views: Iterator[Tensor]) -> Tensor:
+        """As dark as it was."""
+        return next(views).div_(self.gain)
+
+    def with_denoisers(self, *denoisers: Denoiser) -> Brightened:
+        """The same with another denoiser."""
+        return Brightened(self.gain, *denoisers)
+
+
+def brightened(gain: float, denoiser: Denoiser) -> Denoiser:
+    """A denoiser that sees images brightened; itself for a gain of 1."""
+    return denoiser if gain == 1 else Brightened(gain, denoiser)
+
+
+def gain_of(denoiser: nn.Module) -> float:
+    """By how much a denoiser sees images brighter than they are."""
+    return denoiser.gain if isinstance(denoiser, Brightened) else 1.0
