@@ -64,7 +64,7 @@ class Settings:
     ridge: float = 0.0
     box: bool = True
     clip_level: float | None = None
-    continuation: int = 20
+    continuation: int = 14
     refresh: int = 8
     acceleration: str = "anderson"
     tol: float = 1e-4

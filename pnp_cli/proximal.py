@@ -21,7 +21,7 @@ def exact(k: int) -> float:
 
 def loose(k: int) -> float:
     """For steps to which no theorem applies."""
-    return 1e-3
+    return 3e-3
 
 
 def summable(k: int) -> float:

@@ -81,7 +81,7 @@ def deblur(
         bool,
         typer.Option(
             "--continuation/--no-continuation",
-            help="Start with a strong denoiser and relax; frozen after 20 iterations.",
+            help="Start with a strong denoiser and relax; frozen after 14 iterations.",
         ),
     ] = True,
     refresh: Annotated[
