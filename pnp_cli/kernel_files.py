@@ -201,7 +201,8 @@ def _columns_by_name(file: str | Path, line: int, names: list[str]) -> list[int]
     for name in "xyt":
         count = plain.count(name)
         if count > 1 or (count == 0 and name != "t"):
-            raise InputError(f"{file}, line {line}: {count} columns are called {name}; name them x, y or t, x, y")
+            number = "no column is" if count == 0 else f"{count} columns are"
+            raise InputError(f"{file}, line {line}: {number} called {name}; name them x, y or t, x, y")
     return [plain.index(name) for name in "xyt" if name in plain]
 
 

@@ -9,6 +9,7 @@ from .certificate import Certificate
 from .conditions import Guarantee
 from .correlated_noise import white_level
 from .measurement import MeasurementErrors
+from .noise import MIN_NOISE
 from .noise_curve import NoiseCurve
 from .operators import Blur
 from .plugandplay import BRIGHTEST, Plan, Settings
@@ -21,6 +22,10 @@ EXPLAINED = (0.85, 1.05)
 EXPLAINED_IF_NOT_WHITE = 0.1
 """The least of those of JPEG files, where coefficients are rounded to zero and errors are smaller than the steps allow,
 and of noise that counts as larger than it is."""
+
+
+TOO_MUCH = 1.5
+"""How many times more noise is seen than there is in hardly any image (`benchmarks.noise_level`)."""
 
 
 def certificate_line(certificate: Certificate) -> str:
@@ -80,6 +85,16 @@ def error_lines(errors: MeasurementErrors, rounding: float | None, linear_light:
     if rounding is not None:
         lines.append(compression_line(rounding, 255 * errors.level))
     return lines
+
+
+def doubt_lines(given: float, seen: float) -> list[str]:
+    """That the noise that was given is far less than is seen at the frequencies that the blur has removed, if it is.
+
+    Both on the 0-255 scale. Less than is there comes back as texture.
+    """
+    if seen <= TOO_MUCH * max(given, 255 * MIN_NOISE):
+        return []
+    return [f"            the image seems to hold noise of {seen:.3g}, so {given:.3g} is too little"]
 
 
 def curve_points(curve: NoiseCurve) -> list[list[float]] | None:

@@ -202,7 +202,7 @@ def test_durations_of_a_trajectory(tmp_path: Path) -> None:
         (b"0,0\n1,\n", "line 2: '' is not a number"),
         (b"0,0\n1,2,3\n", "line 2: has 3 columns instead of 2"),
         (b"0,0,0,0\n1,1,1,1\n", "4 columns, not x, y or t, x, y"),
-        (b"u,v\n0,0\n1,1\n", "line 1: 0 columns are called x"),
+        (b"u,v\n0,0\n1,1\n", "line 1: no column is called x"),
         (b"x,y,x\n0,0,0\n1,1,1\n", "line 1: 2 columns are called x"),
         (b"0,0,0\n2,1,0\n1,2,0\n", "line 3: the time runs backwards"),
         (b"1,0,0\n1,1,0\n", "takes no time"),

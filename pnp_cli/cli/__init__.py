@@ -89,3 +89,7 @@ def main() -> None:
     except KeyboardInterrupt:
         say("pnp: interrupted")
         sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # an interruption of a command, which typer makes this of
+            say("pnp: interrupted")
+        raise

@@ -145,6 +145,7 @@ def deblur(
     from ..images import read_image
     from ..light import to_light
     from ..metrics import psnr
+    from ..noise import estimate_noise_under_blur
     from ..operators import BlurCache
     from ..plugandplay import Settings
     from ..solvers import Record
@@ -208,6 +209,10 @@ def deblur(
         rounding = 255 * own.jpeg.level if own.jpeg is not None else None
         for line in report.error_lines(errors, rounding, linear_light, "estimated" if level is None else "given"):
             say(line, quiet)
+        if level is not None and not linear_light:
+            seen = 255 * estimate_noise_under_blur(image.pixels, psf, own.jpeg)
+            for line in report.doubt_lines(255 * errors.noise, seen):
+                say(line, quiet)
         say(report.blur_line(plan.base.operator), quiet)
         if deblurring.gain != 1:
             say(report.exposure_line(deblurring.gain), quiet)
@@ -252,6 +257,7 @@ def deblur(
         if count > 1:
             say("of the patch with the largest relative residual:", quiet)
         hint = "" if linear_light else " Was light blurred (--linear-light)?"
+        hint = hint if not ridge else " --ridge alone leaves some."
         lines = report.solution_lines(
             end.solution, plan, end.discrepancy, compressed=rounding is not None, correlated=correlated, hint=hint
         )

@@ -114,7 +114,8 @@ def ista(
         alpha = step if step is not None else 1 / fidelity.lipschitz
         limit = sparse_limit(fidelity.lipschitz, fista)
         compression = image.jpeg if jpeg else None
-        noise = level if level is not None else 255 * estimate_noise_under_blur(image.pixels, psf, compression)
+        seen = 255 * estimate_noise_under_blur(image.pixels, psf, compression)
+        noise = level if level is not None else seen
         rounding = 255 * compression.level if compression is not None else None
         total = math.hypot(noise, rounding or 0.0)
         gain = find_gain(colours, total / 255)
@@ -122,6 +123,8 @@ def ista(
         method = "FISTA" if fista else "ISTA"
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {boundary} boundary", quiet)
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
+        for line in report.doubt_lines(noise, seen):
+            say(line, quiet)
         if rounding is not None:
             say(report.compression_line(rounding, total), quiet)
         psi = basis if len(transforms) == 1 else f"{len(transforms)} shifts of {basis}"

@@ -343,7 +343,7 @@ def _lead(
                     save_again.start()
         trainer.save(files.checkpoint)
         if trainer.progress < 1:
-            say(f"pnp: interrupted at step {trainer.step}; continue with --resume")
+            say(f"stopped at step {trainer.step}; continue with --resume")
             raise typer.Exit(130)
         network = export(trainer.network)
         scores = validation.scores(network, trainer)
