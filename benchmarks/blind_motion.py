@@ -3,7 +3,8 @@
     python -m benchmarks.blind_motion FOLDER KERNELS
 
 Crops of at least 192 pixels of random images, blurred as frames of a larger scene, with noise of 0 to 2 % of white:
-motions of 8 to 40 pixels, and blurs that are none: sharp, Gaussian, defocus, and the camera shakes of KERNELS.
+motions of 8 to 40 pixels, and blurs that are none: sharp, Gaussian, defocus, and the camera shakes of KERNELS. As they
+are, and compressed by Pillow.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from scipy.signal import fftconvolve
 
-from pnp_cli import estimate_motion, kernels
+from pnp_cli import Image, estimate_motion, kernels, read_image
+from pnp_cli.images import encode_image
 from pnp_cli.kernels import Kernel
 
 from .common import load_images, load_kernels, print_table
@@ -55,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("kernels", type=Path)
+    parser.add_argument("--quality", nargs="+", type=int, default=[0, 90, 75], help="of a JPEG; 0 for no file")
     parser.add_argument("--count", type=int, default=100, help="cases of each kind")
     arguments = parser.parse_args()
 
@@ -62,11 +66,12 @@ def main() -> None:
     shakes = load_kernels(arguments.kernels)
     print(f"{arguments.count} cases of each kind from {len(images)} images of {arguments.images.name}\n")
     rows = []
-    for kind in KINDS:
+    for quality, kind in product(arguments.quality, KINDS):
         clear, right, errors = 0, 0, []
         start = time.perf_counter()
         for pixels, length, angle in cases(images, shakes, kind, arguments.count):
-            found = estimate_motion(pixels)
+            image = read_image(encode_image(Image(pixels), "JPEG", quality=quality)) if quality else Image(pixels)
+            found = estimate_motion(image.pixels, image.jpeg)
             clear += found.clear
             if kind == "motion":
                 off = abs(found.length - length), abs((found.angle - angle + 90) % 180 - 90)
@@ -75,8 +80,11 @@ def main() -> None:
         seconds = (time.perf_counter() - start) / arguments.count
         share, median = f"{right / arguments.count:.0%}", [f"{v:.2f}" for v in np.median(errors or [(0, 0)], axis=0)]
         cells = [share, f"{median[0]} px, {median[1]} degrees"] if kind == "motion" else ["", ""]
-        rows.append([kind, *cells, f"{clear / arguments.count:.0%}", f"{seconds:.2f}"])
-    print_table(["blur", "within 1 px and 3 degrees", "median errors", "called clear", "seconds"], rows)
+        file = f"JPEG {quality}" if quality else "none"
+        rows.append([file, kind, *cells, f"{clear / arguments.count:.0%}", f"{seconds:.2f}"])
+        print(" ".join(rows[-1]), flush=True)
+    print()
+    print_table(["file", "blur", "within 1 px and 3 degrees", "median errors", "called clear", "seconds"], rows)
 
 
 if __name__ == "__main__":

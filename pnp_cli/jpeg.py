@@ -63,6 +63,14 @@ class JpegRounding:
         """That of a part of the image, which begins at a row and a column."""
         return replace(self, origin=((self.origin[0] - row) % SIDE, (self.origin[1] - column) % SIDE))
 
+    def blocks(self, pixels: npt.NDArray[np.float32], most: int) -> Matrix:
+        """The first component of whole blocks of an image (H, W, C), evenly about so many of them: (N, 8, 8)."""
+        row, column = self.origin
+        rows, columns = (max(0, n - start) // SIDE for n, start in zip(pixels.shape[:2], self.origin, strict=True))
+        step = max(1, math.ceil(math.sqrt(rows * columns / most)))
+        tiles = pixels[row : row + SIDE * rows, column : column + SIDE * columns].reshape(rows, SIDE, columns, SIDE, -1)
+        return (tiles[::step, :, ::step] @ self.components[0]).swapaxes(1, 2).reshape(-1, SIDE, SIDE)
+
     @property
     def luminous(self) -> bool:
         """Whether the first component is the brightness of colours."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,13 +71,9 @@ def noise_before_compression(pixels: npt.NDArray[np.float32], jpeg: JpegRounding
     from scipy.fft import dctn
     from scipy.special import ndtr
 
-    (row, column), brightness = jpeg.origin, jpeg.components[0]
-    rows, columns = (pixels.shape[0] - row) // SIDE, (pixels.shape[1] - column) // SIDE
-    if min(rows, columns) < 1 or rows * columns < FEWEST_BLOCKS or np.ptp(pixels) == 0:
+    blocks = jpeg.blocks(pixels, MOST_BLOCKS)
+    if len(blocks) < FEWEST_BLOCKS or np.ptp(pixels) == 0:
         return None
-    step = math.ceil(math.sqrt(rows * columns / MOST_BLOCKS))
-    tiles = pixels[row : row + SIDE * rows, column : column + SIDE * columns].reshape(rows, SIDE, columns, SIDE, -1)
-    blocks = (tiles[::step, :, ::step] @ brightness).swapaxes(1, 2).reshape(-1, SIDE, SIDE)
     free = ((blocks > NEARLY_CLIPPED) & (blocks < 1 - NEARLY_CLIPPED)).all((1, 2))
     blocks = blocks[free] if free.sum() >= FEWEST_BLOCKS else blocks
 
@@ -91,7 +86,7 @@ def noise_before_compression(pixels: npt.NDArray[np.float32], jpeg: JpegRounding
     beyond = 2 * ndtr(-edges / LEVELS[:, None, None])
     beyond = np.concatenate([np.ones_like(beyond[:, :1]), beyond, np.zeros_like(beyond[:, :1])], axis=1)
     likelihood = np.log(np.maximum(beyond[:, :-1] - beyond[:, 1:], np.finfo(float).tiny))
-    scale = np.linalg.norm(brightness)
+    scale = np.linalg.norm(jpeg.components[0])
 
     def level(least: int, share: float) -> float:
         """At the band of frequencies from `least` on, in a share of the blocks."""

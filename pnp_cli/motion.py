@@ -1,7 +1,8 @@
 """Length and direction of a linear motion blur, estimated from the blurred image alone.
 
 The power spectrum of the image is modelled as |k̂(f)|²·c|f|^(−p) + n: that of natural images, times the transfer
-function of a segment, |sinc(length·f·direction)|², plus white noise. Candidates come from the cepstrum, where the zeros
+function of a segment, |sinc(length·f·direction)|², plus white noise; and, of a JPEG file, as compression passes that on
+and adds to it. Candidates come from the cepstrum, where the zeros
 of the transfer function make negative peaks at multiples of the segment (Biemond, Lagendijk & Mersereau 1990); each is
 refined by a robust least-squares fit of the log spectrum, and the best fit wins.
 """
@@ -15,6 +16,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from .jpeg import JpegRounding
+from .jpeg_spectrum import SpectrumOfRounding, spectrum_of_rounding
+from .light import slope, to_light
 
 Array = npt.NDArray[np.float64]
 
@@ -30,6 +36,9 @@ CANDIDATES = 3
 EVIDENCE = 0.45
 """Evidence of confidence one half: on validation images nearly all motions have more, and nothing else has
 (`benchmarks.blind_motion`)."""
+
+TINY = 1e-12
+"""Power that counts as none."""
 
 CLEAR = 0.5
 """Confidence from which a motion counts as clear."""
@@ -59,15 +68,28 @@ class MotionEstimate:
 NOTHING = MotionEstimate(0.0, 0.0, 0.0)
 
 
-def estimate_motion(pixels: npt.NDArray[np.float32]) -> MotionEstimate:
+def estimate_motion(
+    pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = None, *, linear_light: bool = False
+) -> MotionEstimate:
     """The linear motion blur of an image (H, W, C), values in [0, 1]; `clear` tells whether there is one.
 
     The scene goes on beyond the frame. Images below 64 pixels on a side, and constant ones, show none.
+
+    Parameters
+    ----------
+    jpeg : how a JPEG file has rounded the image, `images.Image.jpeg`.
+    linear_light : whether the light was blurred, and the samples follow the sRGB curve; see `light`.
     """
-    grey = pixels.mean(axis=2, dtype=np.float64)
+    grey = pixels.mean(axis=2, dtype=np.float64) if jpeg is None else pixels @ jpeg.components[0]
     if min(grey.shape) < 64 or np.ptp(grey) < 1e-6:
         return NOTHING
-    spectrum = Spectrum(grey)
+    rounding = spectrum_of_rounding(pixels, jpeg) if jpeg is not None else None
+    if linear_light:
+        samples = torch.from_numpy(grey)
+        grey = to_light(samples).numpy()
+        scale = float(slope(samples).square().mean()) ** 0.5
+        rounding = rounding.scaled(scale) if rounding is not None else None
+    spectrum = Spectrum(grey, rounding)
     flat, residuals = spectrum.fit_without_blur()
     best: tuple[float, float, float, float] | None = None
     for length, angle, prominence in spectrum.candidates(residuals):
@@ -95,6 +117,7 @@ class Spectrum:
     Parameters
     ----------
     grey : (H, W) array of an image in grey, white is 1.
+    rounding : what JPEG compression has done to its spectrum; None for nothing.
 
     Attributes
     ----------
@@ -102,13 +125,15 @@ class Spectrum:
     fy, fx : vertical and horizontal frequencies in cycles per pixel, (h, w // 2 + 1): a half-plane.
     keep : mask of the n frequencies in use, (h, w // 2 + 1): 3 cycles and more on the shorter side of a tile.
     log_power : natural logarithm of the periodogram at these, (n,).
+    passed, added, weight : what compression has made of the spectrum at these, and how much that tells, (n,); see
+        `jpeg_spectrum.SpectrumOfRounding`.
     basis : 1 and log(|f|/0.2) at these, (2, n): in it the log spectrum of a scene is linear.
     window : autocorrelation of the window at every periodic lag, (h, w), 1 at lag 0.
     transfer : |k̂|² of a motion of some length and angle as the window shows it, (n,); the last ones are kept.
     cost_without_blur : cost per frequency of the model without blur, once `fit_without_blur` has run.
     """
 
-    def __init__(self, grey: Array) -> None:
+    def __init__(self, grey: Array, rounding: SpectrumOfRounding | None = None) -> None:
         from scipy.signal.windows import hann
 
         h, w = self.shape = (min(grey.shape[0], TILE), min(grey.shape[1], TILE))
@@ -122,7 +147,11 @@ class Spectrum:
         self.fy, self.fx = np.meshgrid(np.fft.fftfreq(h), np.fft.rfftfreq(w), indexing="ij")
         radius = np.hypot(self.fy, self.fx)
         self.keep = radius * min(h, w) >= 3
-        self.log_power = np.log(power[self.keep] + 1e-12)
+        self.log_power = np.log(power[self.keep] + TINY)
+        ones = np.ones_like(self.log_power)
+        self.passed, self.added, self.weight = ones, np.zeros_like(ones), ones
+        if rounding is not None:
+            self.passed, self.added, self.weight = rounding.at(self.fy[self.keep], self.fx[self.keep])
         logarithm = np.log(radius[self.keep] / 0.2)
         self.basis = np.stack([np.ones_like(logarithm), logarithm])
         # The window smooths the spectrum: its autocorrelation multiplies that of the image.
@@ -142,16 +171,26 @@ class Spectrum:
     def _model(self, transfer: Array | float, scene: Array) -> Array:
         """Log spectrum (n,) for |k̂|² = `transfer`; `scene` is (log c, −p, log n)."""
         slope = np.exp(np.clip(scene[:-1] @ self.basis, -60, 40))
-        return np.asarray(np.log(transfer * slope + np.exp(np.clip(scene[-1], -35, 40))))
+        before = transfer * slope + np.exp(np.clip(scene[-1], -35, 40))
+        return np.asarray(np.log(self.passed * before + self.added + TINY))
 
-    def _least_squares(self, residuals: Callable[[Array], Array], start: Array, **options: Any) -> tuple[Array, float]:
-        """Minimiser, and its cost per frequency."""
+    def _least_squares(self, model: Callable[[Array], Array], start: Array, **options: Any) -> tuple[Array, float]:
+        """Where a model comes closest to the log spectrum, and the cost per frequency there."""
         from scipy.optimize import least_squares
 
+        roots = np.sqrt(self.weight)
         result = least_squares(
-            residuals, start, loss="soft_l1", f_scale=0.5, x_scale="jac", ftol=1e-6, xtol=1e-6, gtol=1e-6, **options
+            lambda b: roots * (self.log_power - model(b)),
+            start,
+            loss="soft_l1",
+            f_scale=0.5,
+            x_scale="jac",
+            ftol=1e-6,
+            xtol=1e-6,
+            gtol=1e-6,
+            **options,
         )
-        return result.x, float(result.cost) / len(self.log_power)
+        return result.x, float(result.cost) / float(self.weight.sum())
 
     def fit_without_blur(self) -> tuple[Array, Array]:
         """Scene and noise as if there were no blur, and what is left of the log spectrum, where the scene counts.
@@ -162,11 +201,9 @@ class Spectrum:
         """
         slope = np.linalg.lstsq(self.basis.T, self.log_power, rcond=None)[0]
         start = np.append(slope, np.quantile(self.log_power, 0.02))
-        scene, self.cost_without_blur = self._least_squares(
-            lambda b: self.log_power - self._model(1.0, b), start, max_nfev=30
-        )
+        scene, self.cost_without_blur = self._least_squares(lambda b: self._model(1.0, b), start, max_nfev=30)
         share = np.exp(scene[:-1] @ self.basis)
-        share = share / (share + np.exp(scene[-1]))
+        share = self.weight * share / (share + np.exp(scene[-1]))
         left = np.clip(self.log_power - self._model(1.0, scene), -6, 4)
         return scene, share * (left - np.average(left, weights=share))
 
@@ -200,11 +237,11 @@ class Spectrum:
         The loss is soft ℓ₁ with a scale of 0.5 in the log spectrum; `scene` is where scene and noise start from.
         """
         fixed = self.transfer(length, angle)
-        scene, _ = self._least_squares(lambda b: self.log_power - self._model(fixed, b), scene, max_nfev=10)
+        scene, _ = self._least_squares(lambda b: self._model(fixed, b), scene, max_nfev=10)
         low = np.r_[1.0, np.full(4, -np.inf)]
         high = np.r_[min(self.shape) / 2 - 2, np.full(4, np.inf)]
         best, cost = self._least_squares(
-            lambda q: self.log_power - self._model(self.transfer(q[0], q[1]), q[2:]),
+            lambda q: self._model(self.transfer(q[0], q[1]), q[2:]),
             np.r_[length, angle, scene],
             bounds=(low, high),
             max_nfev=80,

@@ -143,7 +143,6 @@ def deblur(
     from ..deblurring import Choices, prepare_deblurring
     from ..devices import describe_device
     from ..images import read_image
-    from ..light import to_light
     from ..metrics import psnr
     from ..noise import estimate_noise_under_blur
     from ..operators import BlurCache
@@ -190,8 +189,7 @@ def deblur(
                 f"{reference}: the reference is {truth.kind}, but {name} is {image.kind}; crop or convert one of them"
             )
         y = to_tensor(image, place)
-        blind = linear_light and choice.kernel is None  # what is estimated is estimated where the blur is linear
-        psf, description = choice.of(from_tensor(to_light(y), image) if blind else image)
+        psf, description = choice.of(image, linear_light=linear_light)
         loaded = shelf.get(image.pixels.shape[2])
         own = replace(choices, jpeg=image.jpeg if jpeg else None)
         deblurring = prepare_deblurring(y, psf, loaded, own, blurs)

@@ -135,8 +135,10 @@ class KernelChoice:
     file: Path | None = None
     """What it was read from."""
 
-    def of(self, image: Image | None) -> tuple[Kernel, str]:
+    def of(self, image: Image | None, *, linear_light: bool = False) -> tuple[Kernel, str]:
         """The kernel for an image, and its description; no image is needed if the kernel was given.
+
+        `linear_light` says that the light was blurred, see `light`.
 
         Raises
         ------
@@ -149,7 +151,7 @@ class KernelChoice:
         from .. import kernels
         from ..motion import estimate_motion
 
-        found = estimate_motion(image.pixels)
+        found = estimate_motion(image.pixels, image.jpeg, linear_light=linear_light)
         words = f"{found.length:.1f} px, {found.angle:.1f} degrees, confidence {found.confidence:.2f}"
         if not found.clear:
             raise InputError(
