@@ -15,8 +15,10 @@ from pnp_cli import Choices, Polyphase, from_tensor, prepare_deblurring, read_im
 from pnp_cli.data import to_grey
 from pnp_cli.denoising import NoiseToRemove
 from pnp_cli.devices import describe_device
+from pnp_cli.exposure import brightened, find_gain
 from pnp_cli.images import Image, encode_image, list_images
 from pnp_cli.kernels import Kernel, from_file
+from pnp_cli.noise_curve import root_mean_square
 
 
 def load_images(
@@ -47,10 +49,12 @@ def deblurred(y: Tensor, kernel: Kernel, denoiser: weights.LoadedDenoiser, choic
     return end.frame
 
 
-def denoised(y: Tensor, denoiser: weights.LoadedDenoiser, noise: NoiseToRemove) -> Tensor:
-    """What `pnp denoise` makes of an image (1, C, H, W)."""
+def denoised(y: Tensor, denoiser: weights.LoadedDenoiser, noise: NoiseToRemove, gain: float | None = None) -> Tensor:
+    """What `pnp denoise` makes of an image (1, C, H, W), or would with another gain; see `exposure`."""
     network = Polyphase(noise.stride, denoiser.network) if noise.stride > 1 else denoiser.network
-    return network.estimate(y, noise.curve.levels(y))
+    levels = noise.curve.levels(y)
+    gain = find_gain(y, root_mean_square(levels)) if gain is None else gain
+    return brightened(gain, network).estimate(y, levels)
 
 
 def load_kernels(folder: Path) -> list[Kernel]:
