@@ -811,6 +811,7 @@ def test_interrupted_training_resumes_bit_for_bit(pnp: Run, tmp_path: Path, phot
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert b"--resume" in stderr
+    assert stderr.decode().count("interrupted") == 1
     assert not out.exists()
     assert pnp(*common, "-o", out, "--resume").returncode == 0
     whole, parts = (weights.load(tmp_path / f"{name}.safetensors").network.state_dict() for name in ("whole", "parts"))

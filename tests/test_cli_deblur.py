@@ -107,6 +107,22 @@ def test_what_is_left_is_judged(
     assert verdict in result.stderr.decode()
 
 
+@pytest.mark.parametrize("command", ["deblur", "ista"])
+def test_noise_that_is_given_and_too_little(pnp: Run, moved: Path, small_weights: Path, command: str) -> None:
+    """It would come back as texture. The picture holds noise of 2."""
+    network = ["-w", small_weights] if command == "deblur" else []
+    for sigma, doubted in ((0, True), (0.5, True), (2, False), (8, False)):
+        result = pnp(command, moved, "--motion", 15, 30, "--sigma", sigma, "--dry-run", *network)
+        assert result.returncode == 0
+        assert ("the image seems to hold noise of 2" in result.stderr.decode()) == doubted
+
+
+def test_a_ridge_leaves_more_than_noise(pnp: Run, moved: Path, small_weights: Path) -> None:
+    result = pnp("deblur", moved, "--motion", 15, 30, "--sigma", 2, "--ridge", 0.1, "-w", small_weights)
+    assert "MORE than noise is left" in result.stderr.decode()
+    assert "--ridge alone leaves some" in result.stderr.decode()
+
+
 def test_clipped_highlights(pnp: Run, moved: Path, small_weights: Path) -> None:
     """White is taken for clipped, unless there is more than white; the result is white there, too."""
     bright = moved.with_name("bright.png")

@@ -354,6 +354,7 @@ def test_other_signals_stop_like_an_interruption(
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "not done" in stderr.decode()
+    assert stderr.decode().rstrip().endswith("pnp: interrupted")
     record = json.loads(manifest.read_text())
     assert not record["finished"]
     assert {Path(entry["output"]).name for entry in record["files"]} == {p.name for p in out.iterdir()}
