@@ -239,15 +239,15 @@ class ConditionedNetwork(Denoiser):
         """The averaged operator x ↦ N(x; reference), for images of the shape of the reference.
 
         The plain network makes the first estimate from the reference. Where that is beyond black or white, as
-        scenes are where highlights are clipped, the guide sees black or white: it was trained on images in [0, 1]. For
-        the parameters see `Denoiser.condition`.
+        scenes are where highlights are clipped, the guide sees black or white (in noisy images as much beyond as
+        estimates may be): it was trained on images in [0, 1]. For the parameters see `Denoiser.condition`.
         """
         fitted, level = self.fit(reference, sigma)
         estimate = self.plain.body(fitted, level)
         holds_noise = torch.as_tensor(noisy, device=fitted.device).expand(len(reference))
         holds_noise = holds_noise.repeat_interleave(len(fitted) // len(reference))[:, None, None, None]
         unit = 1 / math.sqrt(3) if reference.shape[1] < self.image_channels else 1.0  # white, as `fit` makes it
-        margin = OVERSHOOT * holds_noise
+        margin = OVERSHOOT * holds_noise.to(fitted.dtype)
         beyond = estimate - estimate.clamp(-unit * (self.centre + margin), unit * (1 - self.centre + margin))
         fitted, estimate = fitted - beyond, estimate - beyond
         seen = torch.where(holds_noise, fitted, estimate)

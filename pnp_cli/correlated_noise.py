@@ -182,7 +182,9 @@ def may_be_correlated(pixels: npt.NDArray[np.float32], level: float) -> bool:
 
     That of every second pixel is larger then. So is that of fine texture.
     """
-    return level >= LEAST_CORRELATED * brightest(pixels) and estimate_noise_of_phases(pixels, 2) >= CORRELATED * level
+    return (
+        0 < level >= LEAST_CORRELATED * brightest(pixels) and estimate_noise_of_phases(pixels, 2) >= CORRELATED * level
+    )
 
 
 @dataclass(frozen=True)

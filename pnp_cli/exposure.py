@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .denoisers import Denoiser, OnViews
 from .errors import UsageError
+from .noise import brightest
 
 SIDE = 5
 """Side of the squares whose means tell how bright an image is: noise and hot pixels hardly change these."""
@@ -29,15 +30,21 @@ MOST = 2.0**16
 def find_gain(image: Tensor, noise: float) -> float:
     """By how much a denoiser should see an image brighter than it is: a power of two that leaves it below white.
 
-    1 for images that are brighter than half of white somewhere, for black ones, and for those that are mostly noise.
+    That is the means over squares, and all but a few samples. 1 for images that have these brighter than half of white
+    somewhere, for black ones, and for those that are mostly noise.
 
     Parameters
     ----------
     image : (B, C, H, W), white is 1.
     noise : standard deviation of its noise, [0, 1] scale.
     """
-    sides = [min(SIDE, n) for n in image.shape[2:]]
-    most = max(float(F.avg_pool2d(image, sides).max()), noise / NOISIEST)
+    height, width = image.shape[2:]
+    sides = [min(SIDE, height), min(SIDE, width)]
+    squares = [  # from the first row and column on, and from those from which on the last are reached
+        image[:, :, top:, left:] for top in {0, height % sides[0]} for left in {0, width % sides[1]}
+    ]
+    means = max(float(F.avg_pool2d(part, sides).max()) for part in squares)
+    most = max(means, brightest(image.cpu().numpy()), noise / NOISIEST)
     return min(MOST, 2.0 ** math.floor(-math.log2(most))) if 0 < most < 1 else 1.0
 
 

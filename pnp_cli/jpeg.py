@@ -67,7 +67,9 @@ class JpegRounding:
         """The first component of whole blocks of an image (H, W, C), evenly about so many of them: (N, 8, 8)."""
         row, column = self.origin
         rows, columns = (max(0, n - start) // SIDE for n, start in zip(pixels.shape[:2], self.origin, strict=True))
-        step = max(1, math.ceil(math.sqrt(rows * columns / most)))
+        if not rows * columns:
+            return np.zeros((0, SIDE, SIDE))
+        step = math.ceil(math.sqrt(rows * columns / most))
         tiles = pixels[row : row + SIDE * rows, column : column + SIDE * columns].reshape(rows, SIDE, columns, SIDE, -1)
         return (tiles[::step, :, ::step] @ self.components[0]).swapaxes(1, 2).reshape(-1, SIDE, SIDE)
 

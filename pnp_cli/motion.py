@@ -80,15 +80,17 @@ def estimate_motion(
     jpeg : how a JPEG file has rounded the image, `images.Image.jpeg`.
     linear_light : whether the light was blurred, and the samples follow the sRGB curve; see `light`.
     """
-    grey = pixels.mean(axis=2, dtype=np.float64) if jpeg is None else pixels @ jpeg.components[0]
+    if jpeg is not None and not jpeg.luminous and pixels.shape[2] > 1:
+        jpeg = None  # red, green and blue were rounded on their own
+    samples = torch.from_numpy(pixels)
+    seen = to_light(samples).numpy() if linear_light else pixels
+    grey = seen.mean(axis=2, dtype=np.float64) if jpeg is None else seen @ jpeg.components[0]
     if min(grey.shape) < 64 or np.ptp(grey) < 1e-6:
         return NOTHING
-    rounding = spectrum_of_rounding(pixels, jpeg) if jpeg is not None else None
-    if linear_light:
-        samples = torch.from_numpy(grey)
-        grey = to_light(samples).numpy()
-        scale = float(slope(samples).square().mean()) ** 0.5
-        rounding = rounding.scaled(scale) if rounding is not None else None
+    rounding = None
+    if jpeg is not None:
+        scale = float(slope(samples).square().mean()) ** 0.5 if linear_light else 1.0
+        rounding = spectrum_of_rounding(pixels, jpeg).scaled(scale)
     spectrum = Spectrum(grey, rounding)
     flat, residuals = spectrum.fit_without_blur()
     best: tuple[float, float, float, float] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,9 @@ FLAT_SHARE, FEWEST_BLOCKS = 0.05, 4
 
 NOT_WHITE = 1.2
 """Ratio of levels that neither white noise nor what is left of a scene reaches."""
+
+HOT, MOST_SAMPLES = 1e-3, 1_000_000
+"""Share of the samples that may be brighter than an image is taken for, and about how many samples are looked at."""
 
 LEAST_NOISY = 0.1
 """Least share of samples that count as noisy."""
@@ -94,14 +98,19 @@ def estimate_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = 
         return before.white
     if len(varying) == 3:
         level, flatness = noise_floor_of(patches_of(pixels, PATCH, MOST_PATCHES))
-        if level >= LEAST_FLOOR * brightest(pixels) and flatness >= LEAST_FLATNESS:
+        if 0 < level >= LEAST_FLOOR * brightest(pixels) and flatness >= LEAST_FLATNESS:
             return level
     return sum(_level_of_plane(plane) for plane in varying) / len(varying)
 
 
-def brightest(pixels: npt.NDArray[np.float32]) -> float:
-    """The largest brightness, 1 at most: images of linear sensors need not reach white, and their texture is weaker."""
-    return float(pixels.max().clip(0, 1))
+def brightest(pixels: npt.NDArray[np.floating[Any]]) -> float:
+    """About the largest brightness of an image of any shape, in [0, 1]; hot pixels do not count.
+
+    Images of linear sensors need not reach white, and their texture is weaker.
+    """
+    some = pixels.ravel(order="K")[:: pixels.size // MOST_SAMPLES + 1]
+    place = int((1 - HOT) * (some.size - 1))
+    return float(np.partition(some, place)[place].clip(0, 1))
 
 
 def _level_of_plane(plane: npt.NDArray[np.float32]) -> float:

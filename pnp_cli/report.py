@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from .accelerators import ACCELERATORS
 from .certificate import Certificate
 from .conditions import Guarantee
@@ -87,12 +89,12 @@ def error_lines(errors: MeasurementErrors, rounding: float | None, linear_light:
     return lines
 
 
-def doubt_lines(given: float, seen: float) -> list[str]:
+def doubt_lines(given: float, seen: float, gain: float) -> list[str]:
     """That the noise that was given is far less than is seen at the frequencies that the blur has removed, if it is.
 
-    Both on the 0-255 scale. Less than is there comes back as texture.
+    Both on the 0-255 scale, of an image that is best made brighter by a gain. Less than is there comes back as texture.
     """
-    if seen <= TOO_MUCH * max(given, 255 * MIN_NOISE):
+    if seen <= TOO_MUCH * max(given, 255 * MIN_NOISE / gain):
         return []
     return [f"            the image seems to hold noise of {seen:.3g}, so {given:.3g} is too little"]
 
@@ -162,8 +164,10 @@ def solution_lines(
     """How a Plug-and-Play run ended; `discrepancy` of `LeastSquares.discrepancy`, the rest for `discrepancy_line`."""
     settings, warm = plan.settings, plan.warm
     last = solution.records[-1]
-    size = last.residual / last.relative if last.relative else 0.0
-    hidden = solution.status is Status.ITERATION_LIMIT and last.error > settings.tol * size
+    size = float(solution.value.norm())
+    h = settings.envelope if settings.data_term == "envelope" else 0.0
+    exactness = 2 * torch.finfo(solution.value.dtype).eps * (1 + h * plan.base.lipschitz)
+    hidden = solution.status is Status.ITERATION_LIMIT and settings.tol * size < last.error and settings.tol < exactness
     lines = [
         f"result      {solution.status.value} after {solution.iterations} iterations: relative residual "
         f"{last.relative:.2e}{f', known to {last.error / size:.1e}' if hidden else ''} (tolerance {settings.tol:.1e})"

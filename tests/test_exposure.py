@@ -29,6 +29,12 @@ def test_the_gain_leaves_an_image_below_white() -> None:
     assert find_gain(dark, 0.001) == 16
     dark[..., 7, 7] = 1
     assert find_gain(dark, 0.001) >= 8, "a hot pixel"
+    dark[..., ::10] = 1
+    assert find_gain(dark, 0.001) == 1, "lines as thin as that"
+    for row, column in ((0, 0), (32, 0), (0, 44), (32, 44)):
+        bright = torch.full((1, 1, 38, 50), 0.01)
+        bright[..., row : row + 6, column : column + 6] = 0.9
+        assert find_gain(bright, 0.0) == 1, "a window, and be it in a corner"
 
 
 @pytest.mark.parametrize("network", [small_network(centre=0.5), small_conditioned()])
@@ -71,6 +77,9 @@ def test_noise_of_dark_images_is_found() -> None:
         noisy = image.pixels + level / 255 * noise
         assert level / 255 < estimate_noise(noisy) < 1.5 * level / 255, "the picture has some of its own"
         assert estimate_noise(noisy / 16) == pytest.approx(estimate_noise(noisy) / 16, rel=1e-4)
+        hot = noisy / 16
+        hot[100, 200] = 1
+        assert estimate_noise(hot) == pytest.approx(estimate_noise(noisy) / 16, rel=0.05)
 
 
 def test_deblurring_is_scaled_with_the_image(small_weights: Path) -> None:
@@ -103,8 +112,8 @@ def test_commands(pnp: Run, tmp_path: Path, small_weights: Path, command: str) -
         run = pnp(command, source, "-o", target, "--sigma", 2.55 * scale, "--json", *options)
         assert run.returncode == 0, run.stderr
         record = json.loads(run.stdout)
+        assert record["gain"] == 1 / scale
         if command != "ista":
-            assert record["gain"] == 1 / scale
             assert (b"16 times as bright" in run.stderr) == (scale < 1)
         results.append(np.load(target) / scale)
     np.testing.assert_allclose(results[1], results[0], rtol=0, atol=2e-3)

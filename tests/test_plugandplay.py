@@ -61,7 +61,7 @@ def test_warm_and_cold_starts_meet_with_a_ridge(photo: Image) -> None:
     assert warm.guarantee.theorem == "contraction"
     q = warm.guarantee.contraction
     assert q is not None
-    assert len(list(warm.warm_up())) == warm.warm == 20
+    assert len(list(warm.warm_up())) == warm.warm == Settings.continuation
     assert list(cold.warm_up()) == []
     # The two problems were made with different noise, so start the cold one from the warm one's data.
     a = warm.run()

@@ -189,9 +189,9 @@ def deblur(
                 f"{reference}: the reference is {truth.kind}, but {name} is {image.kind}; crop or convert one of them"
             )
         y = to_tensor(image, place)
-        psf, description = choice.of(image, linear_light=linear_light)
-        loaded = shelf.get(image.pixels.shape[2])
         own = replace(choices, jpeg=image.jpeg if jpeg else None)
+        psf, description = choice.of(image, own.jpeg, linear_light=linear_light)
+        loaded = shelf.get(image.pixels.shape[2])
         deblurring = prepare_deblurring(y, psf, loaded, own, blurs)
         plan, count = deblurring.plan, deblurring.patches
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {deblurring.boundary} boundary", quiet)
@@ -209,7 +209,7 @@ def deblur(
             say(line, quiet)
         if level is not None and not linear_light:
             seen = 255 * estimate_noise_under_blur(image.pixels, psf, own.jpeg)
-            for line in report.doubt_lines(255 * errors.noise, seen):
+            for line in report.doubt_lines(255 * errors.noise, seen, deblurring.gain):
                 say(line, quiet)
         say(report.blur_line(plan.base.operator), quiet)
         if deblurring.gain != 1:

@@ -111,7 +111,7 @@ def denoise(
             say(f"{name}: if noise is left, neighbouring pixels share it; try --correlation 2", quiet)
         if rounding is not None:
             say(report.compression_line(rounding, value), quiet)
-        if gain != 1:
+        if gain != 1 and value:
             say(report.exposure_line(gain), quiet)
         for line in report.denoiser_lines(loaded.name, certificate, two_passes, mapped=not curve.constant):
             say(line, quiet)

@@ -108,12 +108,12 @@ def ista(
     def work(image: Image, name: str) -> Outcome:
         colours = to_tensor(image, place, torch.float64)  # single precision would hide small duality gaps
         y = colours if pixel else to_opponent(colours)
-        psf, description = choice.of(image)
+        compression = image.jpeg if jpeg else None
+        psf, description = choice.of(image, compression)
         operator = blur_for(psf, image.size, model)
         fidelity = LeastSquares(operator, y)
         alpha = step if step is not None else 1 / fidelity.lipschitz
         limit = sparse_limit(fidelity.lipschitz, fista)
-        compression = image.jpeg if jpeg else None
         seen = 255 * estimate_noise_under_blur(image.pixels, psf, compression)
         noise = level if level is not None else seen
         rounding = 255 * compression.level if compression is not None else None
@@ -123,7 +123,7 @@ def ista(
         method = "FISTA" if fista else "ISTA"
         say(f"{name}: {image.size[1]}x{image.size[0]}, {description}, {boundary} boundary", quiet)
         say(f"noise       {noise:.3g} (0-255 scale, {'given' if level is not None else 'estimated'})", quiet)
-        for line in report.doubt_lines(noise, seen):
+        for line in report.doubt_lines(noise, seen, gain):
             say(line, quiet)
         if rounding is not None:
             say(report.compression_line(rounding, total), quiet)
@@ -145,6 +145,7 @@ def ista(
             "spin": len(transforms),
             "noise": noise,
             "jpeg_error": rounding,
+            "gain": gain,
             "gamma": weight,
             "method": method,
             "step": alpha,

@@ -70,7 +70,7 @@ def kernel(
 
     seen = read_image(image, max_pixels=max_pixels) if image else None
     try:
-        psf, description = choice.of(seen)
+        psf, description = choice.of(seen, seen.jpeg if seen else None)
     except InputError as error:
         raise InputError(f"{image}: {error}") from error
     facts = kernels.properties(psf)

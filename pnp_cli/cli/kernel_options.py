@@ -15,6 +15,7 @@ from .paths import require_file
 
 if TYPE_CHECKING:
     from ..images import Image
+    from ..jpeg import JpegRounding
     from ..kernels import Kernel
 
 Motion = Annotated[
@@ -135,10 +136,12 @@ class KernelChoice:
     file: Path | None = None
     """What it was read from."""
 
-    def of(self, image: Image | None, *, linear_light: bool = False) -> tuple[Kernel, str]:
+    def of(
+        self, image: Image | None, jpeg: JpegRounding | None = None, *, linear_light: bool = False
+    ) -> tuple[Kernel, str]:
         """The kernel for an image, and its description; no image is needed if the kernel was given.
 
-        `linear_light` says that the light was blurred, see `light`.
+        For `jpeg` and `linear_light` see `motion.estimate_motion`.
 
         Raises
         ------
@@ -151,7 +154,7 @@ class KernelChoice:
         from .. import kernels
         from ..motion import estimate_motion
 
-        found = estimate_motion(image.pixels, image.jpeg, linear_light=linear_light)
+        found = estimate_motion(image.pixels, jpeg, linear_light=linear_light)
         words = f"{found.length:.1f} px, {found.angle:.1f} degrees, confidence {found.confidence:.2f}"
         if not found.clear:
             raise InputError(
