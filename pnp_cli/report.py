@@ -25,7 +25,6 @@ EXPLAINED_IF_NOT_WHITE = 0.1
 """The least of those of JPEG files, where coefficients are rounded to zero and errors are smaller than the steps allow,
 and of noise that counts as larger than it is."""
 
-
 TOO_MUCH = 1.5
 """How many times more noise is seen than there is in hardly any image (`benchmarks.noise_level`)."""
 
@@ -167,7 +166,8 @@ def solution_lines(
     size = float(solution.value.norm())
     h = settings.envelope if settings.data_term == "envelope" else 0.0
     exactness = 2 * torch.finfo(solution.value.dtype).eps * (1 + h * plan.base.lipschitz)
-    hidden = solution.status is Status.ITERATION_LIMIT and settings.tol * size < last.error and settings.tol < exactness
+    limited = solution.status is Status.ITERATION_LIMIT and settings.tol < exactness
+    hidden = limited and size > 0 and settings.tol * size < last.error
     lines = [
         f"result      {solution.status.value} after {solution.iterations} iterations: relative residual "
         f"{last.relative:.2e}{f', known to {last.error / size:.1e}' if hidden else ''} (tolerance {settings.tol:.1e})"

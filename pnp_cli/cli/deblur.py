@@ -255,7 +255,8 @@ def deblur(
         if count > 1:
             say("of the patch with the largest relative residual:", quiet)
         hint = "" if linear_light else " Was light blurred (--linear-light)?"
-        hint = hint if not ridge else " --ridge alone leaves some."
+        if ridge:
+            hint = " --ridge alone leaves some."
         lines = report.solution_lines(
             end.solution, plan, end.discrepancy, compressed=rounding is not None, correlated=correlated, hint=hint
         )
