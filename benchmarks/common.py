@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pnp_cli import Choices, Polyphase, from_tensor, prepare_deblurring, read_image, to_tensor, weights
+from pnp_cli.clipped_noise import restore_clipped, within_range_of
 from pnp_cli.data import to_grey
 from pnp_cli.denoising import NoiseToRemove
 from pnp_cli.devices import describe_device
@@ -49,12 +50,21 @@ def deblurred(y: Tensor, kernel: Kernel, denoiser: weights.LoadedDenoiser, choic
     return end.frame
 
 
-def denoised(y: Tensor, denoiser: weights.LoadedDenoiser, noise: NoiseToRemove, gain: float | None = None) -> Tensor:
+def denoised(
+    y: Tensor,
+    denoiser: weights.LoadedDenoiser,
+    noise: NoiseToRemove,
+    gain: float | None = None,
+    *,
+    clipped: bool = True,
+) -> Tensor:
     """What `pnp denoise` makes of an image (1, C, H, W), or would with another gain; see `exposure`."""
     network = Polyphase(noise.stride, denoiser.network) if noise.stride > 1 else denoiser.network
-    levels = noise.curve.levels(y)
+    whole = restore_clipped(y, noise.curve) if clipped else y
+    levels = noise.curve.levels(whole)
     gain = find_gain(y, root_mean_square(levels)) if gain is None else gain
-    return brightened(gain, network).estimate(y, levels)
+    result = brightened(gain, network).estimate(whole, levels)
+    return result if whole is y else within_range_of(y, result)
 
 
 def load_kernels(folder: Path) -> list[Kernel]:

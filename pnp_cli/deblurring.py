@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .boundaries import boundary_model
+from .clipped_noise import restore_clipped
 from .conditions import Guarantee
 from .errors import DivergenceError, UsageError
 from .exposure import brightened, find_gain
@@ -33,7 +34,8 @@ class Choices:
     ----------
     noise : standard deviation of the noise, [0, 1] scale; None estimates it.
     boundary : what lies beyond the frame, a name of `boundaries.BOUNDARIES`.
-    clipped : whether samples of `plugandplay.CLIP_LEVEL` or more count as clipped, unless some are beyond white.
+    clipped : whether samples of `plugandplay.CLIP_LEVEL` or more count as clipped, unless some are beyond white, and
+        noise as cut off at black and white, see `clipped_noise`, but not in JPEG files.
     patch : longest side that is restored whole, in pixels; 0 for any, None by the free memory.
     jpeg : how a JPEG file has rounded the image, `images.Image.jpeg` (of a part of it: `of_part`); None takes its
         pixels as they are.
@@ -195,8 +197,11 @@ def prepare_deblurring(
         correlation=choices.correlation,
         jpeg=choices.jpeg,
         linear_light=choices.linear_light,
+        clipped=choices.clipped,
         counted=~white if white is not None and clipped < 1 else None,
     )
+    if choices.clipped and choices.jpeg is None:
+        y = restore_clipped(y, errors.curve)
     clip_level = CLIP_LEVEL
     if choices.linear_light:
         clip_level, y = float(to_light(torch.tensor(CLIP_LEVEL, dtype=y.dtype))), to_light(y)

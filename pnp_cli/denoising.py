@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from .clipped_noise import measure_with_clipped
 from .correlated_noise import estimate_noise_of_phases, find_correlated_noise
 from .jpeg import JpegRounding
 from .noise import estimate_noise
@@ -36,6 +37,7 @@ def noise_to_remove(
     correlation: int | None = None,
     *,
     constant: bool = False,
+    clipped: bool = True,
 ) -> NoiseToRemove:
     """The noise of an image (H, W, C), values nominally in [0, 1].
 
@@ -44,7 +46,22 @@ def noise_to_remove(
     jpeg : how a JPEG file has rounded the image (`images.Image.jpeg`); its errors count, too.
     correlation : distance in pixels from which on the noise is independent, 1 for white noise; None finds out.
     constant : whether the noise is known to be as large everywhere.
+    clipped : whether samples that are black or white count as ones where noise was cut off, see `clipped_noise`. White
+        noise alone is measured with what was, and not in JPEG files, which are rounded after that.
     """
+
+    def measure(some: npt.NDArray[np.float32]) -> NoiseToRemove:
+        return _noise_to_remove(some, jpeg, correlation, constant)
+
+    def curve_of(found: NoiseToRemove) -> NoiseCurve | None:
+        return None if found.correlated else found.curve
+
+    return measure_with_clipped(pixels, measure, curve_of) if clipped and jpeg is None else measure(pixels)
+
+
+def _noise_to_remove(
+    pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None, correlation: int | None, constant: bool
+) -> NoiseToRemove:
     if correlation is not None and correlation > 1:
         level = estimate_noise_of_phases(pixels, correlation)
         level = level if jpeg is None else jpeg.level_with(level)

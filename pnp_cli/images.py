@@ -29,6 +29,13 @@ from .jpeg import JpegRounding, rounding_of
 from .metadata import Metadata
 
 Depth = Literal["uint8", "uint16", "float32"]
+
+WHITES: dict[Depth, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+"""The sample that is white, by depth."""
+
+PART = 2**20
+"""Pixels that are made samples at a time: beside large images is no room for another copy of them."""
+
 Array = npt.NDArray[np.floating[Any]]
 
 FORMATS = {
@@ -358,11 +365,11 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image:
     bits = 8 * array.dtype.itemsize
     notes = (f"stored as floats of 32 bits, not {bits}",) if array.dtype.kind == "f" and bits != 32 else ()
     if array.dtype == np.uint8 or array.dtype == np.bool_:
-        depth, white = "uint8", 255.0 if array.dtype == np.uint8 else 1.0
+        depth = "uint8"
     elif array.dtype == np.uint16:
-        depth, white = "uint16", 65535.0
+        depth = "uint16"
     elif array.dtype.kind == "f":
-        depth, white = "float32", 1.0
+        depth = "float32"
         if not np.isfinite(array).all():
             raise InputError(f"{name}: the image contains NaN or infinite values; replace them first")
         largest = np.abs(array).max(initial=0)
@@ -373,7 +380,7 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image:
     else:
         raise InputError(f"{name}: samples of type {array.dtype} are not supported; use uint8, uint16 or float")
     planes = np.empty((array.shape[2], *array.shape[:2]), np.float32)  # in memory as tensors have them
-    np.divide(np.moveaxis(array, 2, 0), white, out=planes)
+    np.divide(np.moveaxis(array, 2, 0), 1.0 if array.dtype == np.bool_ else WHITES[depth], out=planes)
     colours = len(planes) - (len(planes) in (2, 4))
     alpha = planes[colours] if len(planes) > colours else None
     return Image(np.moveaxis(planes[:colours], 0, 2), depth, alpha, notes=notes)
@@ -450,14 +457,7 @@ def encode_image(image: Image, file_format: str, name: str = "output", quality: 
         If the format cannot hold the image.
     """
     require_format(image, file_format, name)
-    samples: npt.NDArray[Any] = image.pixels
-    if image.alpha is not None:
-        samples = np.concatenate([samples, image.alpha[:, :, None]], axis=2)
-    if image.depth != "float32":
-        scaled = np.clip(samples, 0, 1)
-        scaled *= np.float32(255 if image.depth == "uint8" else 65535)
-        samples = np.rint(scaled, out=scaled).astype(image.depth)
-    samples = np.ascontiguousarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)
+    samples = _samples_of(image)
     try:
         if file_format == "NPY":
             return _encode_npy(samples)
@@ -471,6 +471,23 @@ def encode_image(image: Image, file_format: str, name: str = "output", quality: 
         return meta.insert_in_png(data, meta.text_chunks(image.metadata)) if file_format == "PNG" else data
     except (ValueError, OSError, struct.error) as error:  # metadata that the format has no room for
         raise InputError(f"{name}: cannot be written as {file_format} ({_first_line(error)})") from error
+
+
+def _samples_of(image: Image) -> npt.NDArray[Any]:
+    """What a file holds of an image: (H, W) or (H, W, C), in this order in memory."""
+    height, width = image.size
+    colours = image.pixels.shape[2]
+    samples = np.empty((height, width, colours + (image.alpha is not None)), image.depth)
+    rows = -(-PART // width)
+    for part in (slice(top, top + rows) for top in range(0, height, rows)):
+        values = image.pixels[part]
+        if image.alpha is not None:
+            values = np.dstack([values, image.alpha[part]])
+        if image.depth != "float32":
+            values = np.clip(values, 0, 1) * np.float32(WHITES[image.depth])
+            np.rint(values, out=values)
+        samples[part] = values
+    return samples[:, :, 0] if samples.shape[2] == 1 else samples
 
 
 def _encode_npy(samples: npt.NDArray[Any]) -> bytes:

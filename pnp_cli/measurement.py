@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from .clipped_noise import measure_with_clipped
 from .correlated_noise import estimate_noise_of_phases, find_correlated_noise, white_level
 from .jpeg import JpegRounding
 from .kernels import Kernel
@@ -17,6 +20,8 @@ from .noise_curve import NoiseCurve, estimate_noise_curve, local_mean, root_mean
 from .patches import Window
 from .precision import BlockPrecision, Precision, WeightedPrecision
 from .tensors import to_pixels
+
+Pixels = npt.NDArray[np.float32]
 
 MOST_WEIGHT = 3.0
 """Errors count as a third of their root mean square at least: the smaller, the slower is the proximal map."""
@@ -84,6 +89,7 @@ def measure_errors(
     correlation: int | None = None,
     jpeg: JpegRounding | None = None,
     linear_light: bool = False,
+    clipped: bool = False,
     counted: Tensor | None = None,
 ) -> MeasurementErrors:
     """How large the errors of a blurred image are.
@@ -92,19 +98,28 @@ def measure_errors(
     ----------
     y : samples (1, C, H, W), values nominally in [0, 1].
     kernel : (h, w), by which the image was blurred.
-    noise, photon, correlation, jpeg, linear_light : see `deblurring.Choices`.
+    noise, photon, correlation, jpeg, linear_light, clipped : see `deblurring.Choices`.
     counted : which samples tell how large the errors are on average; None for all.
     """
     slopes = slope(local_mean(y)) if linear_light else None
-    correlated = None
+
+    def measure(samples: Pixels) -> tuple[NoiseCurve, bool]:
+        """The curve of the noise, and whether it is correlated."""
+        found = find_correlated_noise(samples, jpeg) if correlation is None else None
+        constant = photon is not None
+        if found is not None:
+            curve = found.curve
+        else:
+            curve = _estimate(samples, kernel, correlation or 1, jpeg, slopes, counted, constant=constant)
+        return curve.averaged(y, counted) if constant else curve, found is not None
+
+    correlated = False
     if noise is not None:
         curve = NoiseCurve.photon(noise, photon or 0.0)
+    elif clipped and jpeg is None and (correlation or 1) == 1:
+        curve, correlated = measure_with_clipped(to_pixels(y), measure, lambda end: None if end[1] else end[0])
     else:
-        found = find_correlated_noise(to_pixels(y), jpeg) if correlation is None else None
-        correlated = None if found is None else found.curve
-        constant = photon is not None
-        curve = correlated or _estimate(y, kernel, correlation or 1, jpeg, slopes, counted, constant=constant)
-        curve = curve.averaged(y, counted) if constant else curve
+        curve, correlated = measure(to_pixels(y))
     correlation = correlation or 1
     deviations: float | Tensor = curve.levels(y) if curve.constant else curve.deviations(y)
     noise = root_mean_square(deviations, counted)
@@ -130,13 +145,11 @@ def measure_errors(
         bounds = float(weights.min()), float(weights.max())
     gain = scale / level if slopes is not None and level > 0 else 1.0
     norm = bounds[1] ** 2 * (1.0 if blocks is None else blocks[1].norm)
-    return MeasurementErrors(
-        noise, curve, correlation, correlated is not None, level, gain, norm, blocks, weights, bounds
-    )
+    return MeasurementErrors(noise, curve, correlation, correlated, level, gain, norm, blocks, weights, bounds)
 
 
 def _estimate(
-    y: Tensor,
+    samples: Pixels,
     kernel: Kernel,
     correlation: int,
     jpeg: JpegRounding | None,
@@ -145,8 +158,7 @@ def _estimate(
     *,
     constant: bool,
 ) -> NoiseCurve:
-    """The noise in samples (1, C, H, W); `slopes` are those of the light if that was blurred."""
-    samples = to_pixels(y)
+    """The noise in samples (H, W, C); `slopes` are those of the light if that was blurred."""
     if correlation > 1:
         return NoiseCurve.white(estimate_noise_of_phases(samples, correlation))
     curve = estimate_noise_curve(samples) if jpeg is None and not constant else None
@@ -156,5 +168,5 @@ def _estimate(
         return NoiseCurve.white(estimate_noise_under_blur(samples, kernel, jpeg))
     if jpeg is not None:
         return NoiseCurve.white(estimate_noise(samples, jpeg))
-    in_light = estimate_noise_under_blur(to_pixels(to_light(y)), kernel)
+    in_light = estimate_noise_under_blur(to_light(torch.from_numpy(samples)).numpy(), kernel)
     return NoiseCurve.white(in_light / root_mean_square(slopes, counted))

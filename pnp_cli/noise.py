@@ -218,7 +218,7 @@ def _flattest_blocks(plane: npt.NDArray[np.float32]) -> float:
         strip = plane[i * side : (i + 1) * side + 2, : columns * side + 2].astype(np.float64)
         curvature = np.diff(np.diff(strip, 2, axis=0), 2, axis=1) / 6
         variances.append(np.square(curvature).reshape(side, columns, side).mean((0, 2)))
-        free = ((strip > 0) & (strip < 1))[2:, 2:]
+        free = ((strip != 0) & (strip != 1))[2:, 2:]
         inside.append(free.reshape(side, columns, side).all((0, 2)))
     variance, kept = np.concatenate(variances), np.concatenate(inside)
     variance = np.sort(variance[kept] if kept.any() else variance)
@@ -239,7 +239,7 @@ def estimate_noise_under_blur(
     power there, in the twentieth of all frequencies where least of the scene is left, is exponentially distributed:
     the median divided by ln 2 estimates σ². A Hann window keeps the frame's edges out of these frequencies. Mean over
     the channels that vary; a twentieth is a compromise between scatter and bias (`benchmarks.noise_level`). Samples
-    that are black or white hold no noise and do not count, unless some lie beyond. JPEG compression removes noise at
+    that are exactly black or white hold no noise and do not count. JPEG compression removes noise at
     high frequencies first, so the quarter of lowest frequency counts where it holds more by `NOT_WHITE`; even that is
     then a lower bound. If it is known how the image was compressed (`images.Image.jpeg`), and there are enough blocks,
     the noise before compression is measured instead, see `jpeg_noise.noise_before_compression`.
@@ -261,8 +261,7 @@ def estimate_noise_under_blur(
     if not planes:
         return 0.0
     spectra = [np.fft.rfft2((plane - plane.mean()) * window)[noise_only] for plane in planes]
-    beyond = pixels.min() < 0 or pixels.max() > 1
-    noisy = [1.0 if beyond else max(float(((plane > 0) & (plane < 1)).mean()), LEAST_NOISY) for plane in planes]
+    noisy = [max(float(((plane != 0) & (plane != 1)).mean()), LEAST_NOISY) for plane in planes]
     power = np.square(np.abs(spectra)) / (np.log(2) * np.square(window).sum() * np.array(noisy)[:, None])
     everywhere, below = (float(np.sqrt(np.median(part, axis=1)).mean()) for part in (power, power[:, low]))
     return below if below > NOT_WHITE * everywhere else everywhere

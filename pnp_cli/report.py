@@ -61,6 +61,11 @@ def clipping_line(share: float, box: bool) -> str:
     return f"clipped     {share:.2%} of the samples are known to be that bright or brighter{scene}"
 
 
+def cut_off_line(share: float) -> str:
+    """How many samples noise was cut off at."""
+    return f"clipped     {share:.2%} of the samples are black or white because noise was cut off: its mean is restored"
+
+
 def noise_words(curve: NoiseCurve, noise: float, origin: str) -> str:
     """How large the noise is, `origin` says how that is known; `noise` is its mean, on the 0-255 scale."""
     points = curve_points(curve)

@@ -21,6 +21,13 @@ def denoise(
     sigma: o.Sigma = "auto",
     photon: o.Photon = "auto",
     jpeg: o.Jpeg = True,
+    clipped: Annotated[
+        bool,
+        typer.Option(
+            "--clipped/--no-clipped",
+            help="Take black and white samples for ones where noise was cut off, and restore its mean.",
+        ),
+    ] = True,
     weights: o.Weights = "conditioned",
     repeat: Annotated[
         int, typer.Option("--repeat", metavar="N", min=1, help="Apply the denoiser N times and report every residual.")
@@ -59,6 +66,7 @@ def denoise(
     import torch
 
     from .. import report
+    from ..clipped_noise import restore_clipped, share_restored, within_range_of
     from ..conditions import RunningChecks
     from ..correlated_noise import may_be_correlated
     from ..denoisers import Ensemble
@@ -88,9 +96,11 @@ def denoise(
         else:
             compression = image.jpeg if jpeg else None
             rounding = 255 * compression.level if compression is not None else None
-            found = noise_to_remove(image.pixels, compression, distance, constant=photons is not None)
+            found = noise_to_remove(image.pixels, compression, distance, constant=photons is not None, clipped=clipped)
         curve, stride = found.curve, found.stride
-        noise = curve.levels(noisy)
+        whole = restore_clipped(noisy, curve) if clipped else noisy
+        restored = share_restored(noisy, whole)
+        noise = curve.levels(whole)
         value = 255 * root_mean_square(noise)
 
         height, width = (-(-n // stride) for n in image.size)
@@ -111,6 +121,8 @@ def denoise(
             say(f"{name}: if noise is left, neighbouring pixels share it; try --correlation 2", quiet)
         if rounding is not None:
             say(report.compression_line(rounding, value), quiet)
+        if restored:
+            say(report.cut_off_line(restored), quiet)
         if gain != 1 and value:
             say(report.exposure_line(gain), quiet)
         for line in report.denoiser_lines(loaded.name, certificate, two_passes, mapped=not curve.constant):
@@ -127,6 +139,7 @@ def denoise(
             "jpeg_error": rounding,
             "correlation": stride,
             "correlated": found.correlated,
+            "clipped": restored,
             "ensemble": ensemble,
             "gain": gain,
         }
@@ -137,10 +150,10 @@ def denoise(
             denoise = network.estimate
             if repeat > 1:
                 with torch.no_grad():
-                    denoise = network.condition(noisy, noise)
+                    denoise = network.condition(whole, noise)
             solution = fixed_point(
                 lambda x: denoise(x, noise),
-                noisy,
+                whole,
                 tol=0.0,
                 max_iter=repeat,
                 checks=checks,
@@ -160,6 +173,7 @@ def denoise(
             "residuals": [record.residual for record in solution.records],
             "violations": list(solution.violations),
         }
-        return Outcome(from_tensor(solution.value, image), fields, FALSE_CERTIFICATE if solution.violations else "")
+        result = within_range_of(noisy, solution.value) if restored else solution.value
+        return Outcome(from_tensor(result, image), fields, FALSE_CERTIFICATE if solution.violations else "")
 
     raise typer.Exit(run_batch(files.protecting(*shelf.paths), work))
