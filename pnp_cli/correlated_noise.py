@@ -110,23 +110,22 @@ def find_correlated_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | 
 
     Parameters
     ----------
-    jpeg : how a JPEG file has rounded the image (`images.Image.jpeg`). Its coefficients (`jpeg_noise`) tell first:
-        noise that is found there is that before compression, and taken for as large everywhere. Else the pixels tell,
-        if the noise is much larger than the rounding errors, which it holds then.
+    jpeg : how a JPEG file has rounded the image (`images.Image.jpeg`). Its coefficients (`jpeg_noise`) tell of noise
+        before compression, which is taken for as large everywhere. The pixels tell more, if what they hold is no less
+        than that, and much larger than the rounding errors, which it holds, too.
     """
     if jpeg is None:
         return _in_pixels(pixels)
     before = noise_before_compression(pixels, jpeg)
     if before is None or not before.steep:
         return None
-    if before.correlated is not None:
-        return CorrelatedNoise(NoiseCurve.white(before.correlated), smooth=False)
+    told = CorrelatedNoise(NoiseCurve.white(before.correlated), smooth=False) if before.correlated is not None else None
     found = _in_pixels(pixels, LEAST_IN_JPEG)
     if found is None:
-        return None
-    least = max(OVER_ROUNDING * jpeg.level, OVER_WHITE * before.white)
+        return told
+    least = max(OVER_ROUNDING * jpeg.level, OVER_WHITE * before.white, before.correlated or 0.0)
     mean = found.curve.averaged(torch.from_numpy(pixels).permute(2, 0, 1)[None])
-    return found if mean.variances[0] >= least**2 else None
+    return found if mean.variances[0] >= least**2 else told
 
 
 def _in_pixels(pixels: npt.NDArray[np.float32], least: float = 0.0) -> CorrelatedNoise | None:

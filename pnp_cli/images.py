@@ -98,6 +98,7 @@ class Image:
     metadata : EXIF data, ICC profile and resolution of the file.
     notes : what reading changed, one phrase each, for the report.
     jpeg : how the file rounded these pixels if it is a JPEG, or None.
+    photograph : whether its EXIF data hold the exposure of a camera.
     """
 
     pixels: Array
@@ -106,6 +107,7 @@ class Image:
     metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()
     jpeg: JpegRounding | None = None
+    photograph: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -167,7 +169,7 @@ def read_image(source: str | Path | bytes, name: str | None = None, max_pixels: 
     except Exception as error:  # decoders raise anything on malformed input
         reason = f"not a readable image ({_first_line(error)}); it may be damaged, save or download it again"
         raise InputError(f"{name}: {reason}") from error
-    return image
+    return replace(image, photograph=meta.tells_exposure(image.metadata.exif))
 
 
 def _require_pixels(size: tuple[int, ...], name: str, max_pixels: int) -> None:

@@ -31,12 +31,15 @@ HARMFUL, LEAST_LEVEL = 3, 3 / 255
 """Least frequency of the band at which correlated noise does as much harm as white noise of its level, and the least
 level there that counts."""
 
-LEAST_SLOPE, STEEPEST = 1.5, 1.45
-"""Least ratio of that level to the level of the least band, and the largest to the level two frequencies above: texture
-is mostly steeper."""
+LEAST_SLOPE, STEEPEST = 1.5, 1.85
+"""Least ratio of that level to the level of the least band, and the largest to the level two frequencies above, where
+noise that simple demosaicking has smoothed has 1.7."""
 
 FLATTER, LESS_FLAT, MOST_OF_TEXTURE = 0.03, 0.3, 1.1
 """In the second share of the blocks noise is no more than so many times as large as in the first; texture mostly is."""
+
+CLEAR_SLOPE, MOST_OF_TEXTURE_IF_CLEAR = 2.5, 1.15
+"""The same where the first ratio is that large: white noise over texture is flatter."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,10 @@ def noise_before_compression(pixels: npt.NDArray[np.float32], jpeg: JpegRounding
     white = min(level(least, FLAT) for least in range(2, 2 * SIDE - BAND))
     harmful = level(HARMFUL, FLAT)
     steep = jpeg.luminous and harmful >= max(LEAST_LEVEL, LEAST_SLOPE * white)
+    most = MOST_OF_TEXTURE_IF_CLEAR if harmful >= CLEAR_SLOPE * white else MOST_OF_TEXTURE
     correlated = (
         steep
         and harmful <= STEEPEST * level(HARMFUL + 2, FLAT)
-        and all(
-            level(least, LESS_FLAT) <= MOST_OF_TEXTURE * level(least, FLATTER)
-            for least in range(HARMFUL, HARMFUL + BAND)
-        )
+        and all(level(least, LESS_FLAT) <= most * level(least, FLATTER) for least in range(HARMFUL, HARMFUL + BAND))
     )
     return NoiseBeforeCompression(white, steep, harmful if correlated else None)

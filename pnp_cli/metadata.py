@@ -22,6 +22,9 @@ EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
 DESCRIPTION, SOFTWARE, XMP, IMAGEJ = 270, 305, 700, 50839
 PIXELS_ACROSS, PIXELS_DOWN = 0xA002, 0xA003
 
+EXPOSURE_TAGS = {33434, 33437}
+"""Exposure time and aperture, which cameras write (EXIF 2.3)."""
+
 TEXT_TAGS = {270, 271, 272, 305, 306, 315, 33432}
 """Tags of a TIFF that describe the picture and not the layout of its file: description, camera, software, date,
 artist, copyright."""
@@ -119,6 +122,11 @@ def load_exif(data: bytes) -> Exif:
         except Exception:  # whatever the parser trips over; the pixels are still good
             return Pillow.Exif()
     return exif
+
+
+def tells_exposure(exif: bytes) -> bool:
+    """Whether EXIF data hold the exposure time or the aperture of a camera."""
+    return not EXPOSURE_TAGS.isdisjoint(load_exif(exif).get_ifd(EXIF_IFD)) if exif else False
 
 
 def exif_of(picture: Pillow) -> Exif:

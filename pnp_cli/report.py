@@ -113,6 +113,13 @@ def light_line(noise: float, in_light: float) -> str:
     return f"light       linear, the sRGB curve is undone: noise of {noise:.3g} is {in_light:.3g} there on average"
 
 
+def light_origin_line(linear: bool) -> str:
+    """Why light or samples count as what was blurred where nobody has said."""
+    if linear:
+        return "            as in a camera, of which the EXIF data tell; --no-linear-light takes samples as they are"
+    return "light       the samples count as what was blurred; compare --linear-light if this is a photograph"
+
+
 def exposure_line(gain: float) -> str:
     """That an image is dark, and how much brighter the denoiser sees it."""
     return f"exposure    far below white: the denoiser sees it {gain:g} times as bright"
@@ -215,9 +222,9 @@ def discrepancy_line(discrepancy: float, *, compressed: bool = False, correlated
     which more is left.
     """
     rest = "noise and compression alone are left" if compressed else "noise alone is left"
-    verdict = f"{rest}, as it should be"
+    verdict = f"{rest}, as it should be (a wrong kernel may leave as little)"
     if discrepancy < (EXPLAINED_IF_NOT_WHITE if compressed or correlated else EXPLAINED[0]):
-        verdict = "LESS than noise is left: --sigma is too high, or the noise not white"
+        verdict = "LESS than noise is left: it is not white, as in what was once a JPEG, or --sigma is too high"
     elif discrepancy > EXPLAINED[1]:
         verdict = f"MORE than noise is left: are kernel, --boundary and --sigma right?{hint}"
     return f"discrepancy {discrepancy:.3f} = ‖Kx − y‖/(σ√n): {verdict}"

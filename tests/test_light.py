@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from skimage import color
@@ -84,6 +85,37 @@ def test_values_beyond_black_and_white(small_weights: Path) -> None:
         truth = to_samples(light)[inside].numpy()
         assert frame.max() > 1.2
         assert psnr_of(truth, frame[inside].numpy()) > psnr_of(truth, y[inside].numpy()) + 3
+
+
+def test_photographs_of_cameras(pnp: Run, tmp_path: Path, small_weights: Path) -> None:
+    """Their EXIF data tell an exposure, and cameras blur light. Whoever knows better may say so."""
+    pixels = (255 * np.random.default_rng(0).random((40, 50, 3))).astype(np.uint8)
+    picture = PIL.Image.fromarray(pixels)
+    exif = PIL.Image.Exif()
+    exif[271] = "a scanner"
+    picture.save(tmp_path / "scan.jpg", exif=exif)
+    exif.get_ifd(0x8769)[33434] = 0.02
+    picture.save(tmp_path / "photo.jpg", exif=exif)
+    picture.save(tmp_path / "photo.png", exif=exif)
+    assert read_image(tmp_path / "photo.jpg").photograph
+    assert not read_image(tmp_path / "scan.jpg").photograph
+    kernel = ["--motion", 5, 20, "--json", "--dry-run"]
+    for command, options in (("deblur", ["-w", small_weights]), ("blur", [])):
+        for name, given, linear in (
+            ("photo.jpg", [], True),
+            ("photo.png", ["--strip"], True),
+            ("photo.jpg", ["--no-linear-light"], False),
+            ("scan.jpg", [], False),
+            ("scan.jpg", ["--linear-light"], True),
+        ):
+            run = pnp(command, tmp_path / name, *kernel, *options, *given)
+            assert run.returncode == 0, run.stderr
+            assert json.loads(run.stdout)["linear_light"] is linear
+            if command == "deblur":
+                assert (b"EXIF data tell" in run.stderr) == (linear and "--linear-light" not in given)
+                assert (b"compare --linear-light" in run.stderr) == (not linear and not given)
+    assert pnp("blur", tmp_path / "photo.png", "-o", tmp_path / "f.tif", "--motion", 5, 20).returncode == 0
+    assert read_image(tmp_path / "f.tif").photograph, "deblurring undoes what blurring did"
 
 
 def test_commands(pnp: Run, photo_file: Path, small_weights: Path) -> None:

@@ -38,7 +38,7 @@ def blur(
             help="Photon noise beside it, of variance K * brightness, all on the 0-255 scale.",
         ),
     ] = "0",
-    linear_light: k.LinearLight = False,
+    linear_light: k.LinearLight = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the noise.")] = 0,
 ) -> None:
     """Blur images and add noise, to make test inputs.
@@ -76,15 +76,16 @@ def blur(
     blur_for, model = BlurCache(place), boundary_model(boundary)
 
     def work(image: Image, name: str) -> Outcome:
+        in_light = image.photograph if linear_light is None else linear_light
         fields = {
             "kernel": description,
             "boundary": boundary,
-            "linear_light": linear_light,
+            "linear_light": in_light,
             "noise": level,
             "photon": gain,
             "seed": seed,
         }
-        light = ", in linear light" if linear_light else ""
+        light = ", in linear light" if in_light else ""
         grain = f" and photon noise {gain:g}" if gain else ""
         say(
             f"{name}: {description}{light}, {boundary} boundary, noise {level:g}{grain} (0-255 scale, seed {seed})",
@@ -94,7 +95,7 @@ def blur(
         if files.dry_run:
             return Outcome(None, fields)
         scene = to_tensor(image, place)
-        seen = to_samples(operator.forward(to_light(scene))) if linear_light else operator.forward(scene)
+        seen = to_samples(operator.forward(to_light(scene))) if in_light else operator.forward(scene)
         result = from_tensor(seen, image)
         own_seed = seed, zlib.crc32(image.pixels.tobytes())  # as if drawn anew for every image
         pixels = result.pixels

@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import json
+import math
 import os
 import re
 import sys
@@ -120,6 +121,15 @@ class Progress(Protocol):
     """What a command tells the display: work done out of the total, and a few words."""
 
     def __call__(self, done: float, words: str) -> None: ...
+
+
+def part_done(iteration: int, most: int, value: float, first: float, tolerance: float) -> float:
+    """About which part is done of an iteration that ends when a value has fallen from its first one to a tolerance.
+
+    Values of convergent iterations fall like a power; `most` limits the iterations.
+    """
+    fallen = math.log(first / value) / math.log(first / tolerance) if 0 < tolerance < first and value > 0 else 0.0
+    return min(1.0, max(iteration / most, fallen))
 
 
 @contextmanager

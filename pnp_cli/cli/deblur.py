@@ -13,9 +13,12 @@ from ..images import Image
 from . import kernel_options as k
 from . import options as o
 from .batch import FALSE_CERTIFICATE, Outcome, run_batch
-from .console import progress, say
+from .console import part_done, progress, say
 from .paths import FileOptions
 from .shared import takes
+
+START = 0.5
+"""Part of the time that the start takes, for the display."""
 
 OUTSIDE = 0.1
 """How far beyond black or white an image may go unmentioned, on the [0, 1] scale: noise does."""
@@ -76,7 +79,7 @@ def deblur(
     ] = True,
     jpeg: o.Jpeg = True,
     correlation: o.Correlation = "auto",
-    linear_light: k.LinearLight = False,
+    linear_light: k.LinearLight = None,
     continuation: Annotated[
         bool,
         typer.Option(
@@ -156,7 +159,6 @@ def deblur(
         noise=level / 255 if level is not None else None,
         photon=gain / 255 if gain is not None else None,
         correlation=o.read_correlation(correlation),
-        linear_light=linear_light,
         boundary=boundary,
         clipped=clipped,
         patch=patch_side,
@@ -189,8 +191,9 @@ def deblur(
                 f"{reference}: the reference is {truth.kind}, but {name} is {image.kind}; crop or convert one of them"
             )
         y = to_tensor(image, place)
-        own = replace(choices, jpeg=image.jpeg if jpeg else None)
-        psf, description = choice.of(image, own.jpeg, linear_light=linear_light)
+        in_light = image.photograph if linear_light is None else linear_light
+        own = replace(choices, jpeg=image.jpeg if jpeg else None, linear_light=in_light)
+        psf, description = choice.of(image, own.jpeg, linear_light=in_light)
         loaded = shelf.get(image.pixels.shape[2])
         deblurring = prepare_deblurring(y, psf, loaded, own, blurs)
         plan, count = deblurring.plan, deblurring.patches
@@ -205,9 +208,11 @@ def deblur(
         errors = deblurring.errors
         correlated = errors.correlated or errors.correlation > 1
         rounding = 255 * own.jpeg.level if own.jpeg is not None else None
-        for line in report.error_lines(errors, rounding, linear_light, "estimated" if level is None else "given"):
+        for line in report.error_lines(errors, rounding, in_light, "estimated" if level is None else "given"):
             say(line, quiet)
-        if level is not None and not linear_light:
+        if linear_light is None and (image.photograph or image.jpeg is not None):
+            say(report.light_origin_line(in_light), quiet)
+        if level is not None and not in_light:
             seen = 255 * estimate_noise_under_blur(image.pixels, psf, own.jpeg)
             for line in report.doubt_lines(255 * errors.noise, seen, deblurring.gain):
                 say(line, quiet)
@@ -227,7 +232,7 @@ def deblur(
             "weights_sha256": loaded.sha256,
             "noise": 255 * errors.noise,
             "noise_curve": report.curve_points(errors.curve),
-            "linear_light": linear_light,
+            "linear_light": in_light,
             "jpeg_error": rounding,
             "correlation": errors.correlation,
             "correlated": correlated,
@@ -244,17 +249,24 @@ def deblur(
         if files.dry_run:
             return Outcome(None, fields)
 
-        with progress(name, max_iter * count, quiet) as show:
+        with progress(name, count, quiet) as show:
+            first: dict[int, float] = {}
+            start = START if plan.warm else 0.0
 
             def note(patch: int, record: Record) -> None:
                 words = f"iteration {record.iteration}, residual {record.relative:.1e}"
-                show(max_iter * patch + record.iteration, words)
+                if record.warm:
+                    part = start * record.iteration / plan.warm
+                else:
+                    residual = first.setdefault(patch, record.relative)
+                    part = start + (1 - start) * part_done(record.iteration, max_iter, record.relative, residual, tol)
+                show(patch + part, words)
                 say(f"  {words}{', warm' if record.warm else ''}", not files.verbose)
 
             end = deblurring.run(note)
         if count > 1:
             say("of the patch with the largest relative residual:", quiet)
-        hint = "" if linear_light else " Was light blurred (--linear-light)?"
+        hint = "" if in_light else " Was light blurred (--linear-light)?"
         if ridge:
             hint = " --ridge alone leaves some."
         lines = report.solution_lines(

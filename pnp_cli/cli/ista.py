@@ -11,7 +11,7 @@ from ..errors import ConditionError, DivergenceError, UsageError
 from . import kernel_options as k
 from . import options as o
 from .batch import Outcome, run_batch
-from .console import progress, say
+from .console import part_done, progress, say
 from .paths import FileOptions
 from .shared import takes
 
@@ -158,11 +158,13 @@ def ista(
             weight, start = discrepancy_gamma(fidelity, transforms, total / 255, alpha, accelerated=fista, gain=gain)
             fields["gamma"] = weight
             say(f"gamma       {weight:.4g}, by the discrepancy principle", quiet)
-        with progress(name, max_iter, quiet) as show:
+        with progress(name, 1, quiet) as show:
+            first: list[float] = []
 
             def note(record: SparseRecord, _: object) -> None:
                 words = f"iteration {record.iteration}, gap {record.relative_gap:.1e}"
-                show(record.iteration, words)
+                first.append(record.relative_gap)
+                show(part_done(record.iteration, max_iter, record.relative_gap, first[0], tol), words)
                 say(f"  {words}", not files.verbose)
 
             solution = solve(

@@ -62,10 +62,12 @@ Center = Annotated[
 ]
 
 LinearLight = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--linear-light/--no-linear-light",
-        help="Light was blurred, as in a camera, and samples follow the sRGB curve: undo it, and redo it at the end.",
+        help="Light is blurred, as in a camera, and samples follow the sRGB curve: undo it, and redo it at the end. "
+        "By default of files with the exposure of a camera in their EXIF data.",
+        show_default=False,
     ),
 ]
 Picture = Annotated[
