@@ -18,12 +18,16 @@ from .jpeg import JpegRounding
 from .kernels import Kernel
 from .light import to_light, to_samples
 from .measurement import MeasurementErrors, measure_errors
+from .noise import MIN_NOISE
 from .operators import BlurCache
 from .patches import Window, choose_patch, least_overlap, restore_by_patches, windows
 from .plugandplay import CLIP_LEVEL, Plan, Settings, plan_deblurring
 from .solvers import Record, Solution, Status
 from .tiling import tiled
 from .weights import LoadedDenoiser
+
+LEAST_NOISE = MIN_NOISE / 5
+"""Below this, as the denoiser sees it, an image has no noise to speak of: what is left is not to be measured by it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Deblurred:
     ----------
     frame : (1, C, H, W), in [0, 1] if the settings ask for the box.
     solution : of the patch with the largest relative residual.
-    discrepancy : ‖Kx − y‖/(σ√n) of that patch, see `fidelity.LeastSquares.discrepancy`.
+    discrepancy : ‖Kx − y‖/(σ√n) of that patch, see `fidelity.LeastSquares.discrepancy`; None without noise to speak of.
     converged : whether all patches did.
     violations : run-time checks that failed, of all patches.
     """
@@ -143,7 +147,8 @@ class Deblurring:
                 raise DivergenceError("the iteration diverged; use certified weights and an admissible step")
             ends.append((solution.converged, solution.violations))
             if worst is None or solution.records[-1].relative > worst[0].records[-1].relative:
-                worst = solution, plan.base.discrepancy(solution.value, self.errors.level * self.errors.slope)
+                noise = self.errors.level if self.errors.level * self.gain >= LEAST_NOISE else 0.0
+                worst = solution, plan.base.discrepancy(solution.value, noise * self.errors.slope)
             frame = plan.base.operator.boundary.frame_of(solution.value)
             return frame.clamp_max(1) if plan.settings.box else frame  # the scene may be brighter, the image not
 

@@ -33,6 +33,18 @@ Depth = Literal["uint8", "uint16", "float32"]
 WHITES: dict[Depth, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 """The sample that is white, by depth."""
 
+MODES = {
+    "1": "black and white",
+    "L": "grey",
+    "P": "a palette",
+    "PA": "a palette with alpha",
+    "La": "grey with premultiplied alpha",
+    "RGBa": "RGB with premultiplied alpha",
+    "RGB": "RGB",
+    "RGBA": "RGB with alpha",
+}
+"""What Pillow's modes are called in notes, where their names do not say it."""
+
 PART = 2**20
 """Pixels that are made samples at a time: beside large images is no room for another copy of them."""
 
@@ -301,7 +313,7 @@ def _from_picture(picture: Any, notes: list[str]) -> Image:
     if mode not in ("L", "RGB", "LA", "RGBA"):
         has_alpha = "transparency" in picture.info or mode in ("PA", "La", "RGBa")
         target = "L" if mode == "1" else ("RGBA" if has_alpha else "RGB")
-        notes.append(f"converted from {mode} to {target}")
+        notes.append(f"converted from {MODES.get(mode, mode)} to {MODES[target]}")
         picture = picture.convert(target)
     return _from_array(np.asarray(picture), "")
 

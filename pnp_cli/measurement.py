@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from .clipped_noise import measure_with_clipped
 from .correlated_noise import estimate_noise_of_phases, find_correlated_noise, white_level
 from .jpeg import JpegRounding
 from .kernels import Kernel
-from .light import slope, to_light
+from .light import slope
 from .noise import MIN_NOISE, estimate_noise, estimate_noise_under_blur
 from .noise_curve import NoiseCurve, estimate_noise_curve, local_mean, root_mean_square
 from .patches import Window
@@ -166,7 +165,5 @@ def _estimate(
         return curve
     if slopes is None:
         return NoiseCurve.white(estimate_noise_under_blur(samples, kernel, jpeg))
-    if jpeg is not None:
-        return NoiseCurve.white(estimate_noise(samples, jpeg))
-    in_light = estimate_noise_under_blur(to_light(torch.from_numpy(samples)).numpy(), kernel)
-    return NoiseCurve.white(in_light / root_mean_square(slopes, counted))
+    # The curve fills the frequencies that the blur of the light has removed, and noise in the light is not stationary.
+    return NoiseCurve.white(estimate_noise(samples, jpeg))

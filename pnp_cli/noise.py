@@ -85,7 +85,8 @@ def estimate_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = 
     (`images.Image.jpeg`), that of the noise before compression: see `jpeg_noise.noise_before_compression`.
 
     The colours of a scene vary together, so small patches of a colour image fill a part of their space only, and the
-    noise is what fills the rest: see `noise_floor_of`. The patches of a plane do so where there is little texture: see
+    noise is what fills the rest: see `noise_floor_of`. Those with black or white in them are left out, as far as there
+    are enough others. The patches of a plane do so where there is little texture: see
     `_weak_texture_floor`. Where that rest is not white (after JPEG compression or demosaicing), or the noise is near
     that of rounding, it is taken from the flattest blocks, and fine texture that is everywhere counts as noise.
     """
@@ -97,7 +98,7 @@ def estimate_noise(pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None = 
     if before is not None:
         return before.white
     if len(varying) == 3:
-        level, flatness = noise_floor_of(patches_of(pixels, PATCH, MOST_PATCHES))
+        level, flatness = noise_floor_of(_least_clipped(patches_of(pixels, PATCH, MOST_PATCHES)))
         if 0 < level >= LEAST_FLOOR * brightest(pixels) and flatness >= LEAST_FLATNESS:
             return level
     return sum(_level_of_plane(plane) for plane in varying) / len(varying)
@@ -174,6 +175,13 @@ def _weak_texture_floor(plane: npt.NDArray[np.float32]) -> tuple[float, float]:
     free = unclipped(patches)
     patches = patches[free] if free.sum() > FEWEST_WEAK * patches.shape[1] else patches
     return weak_texture_floor_of(patches, np.square(patches @ DIFFERENCES.T).sum(axis=1))
+
+
+def _least_clipped(patches: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Patches of all colours (N, D) that hold no black or white samples; the fewest such, if too few hold none."""
+    clipped = ((patches == 0) | (patches == 1)).mean(axis=1)
+    fewest = FEWEST_IN_COLOUR * patches.shape[1]
+    return patches if len(patches) <= fewest else patches[clipped <= np.partition(clipped, fewest)[fewest]]
 
 
 def unclipped(patches: npt.NDArray[np.float64], share: float = 0.0) -> npt.NDArray[np.bool_]:

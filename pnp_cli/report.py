@@ -58,12 +58,16 @@ def blur_line(blur: Blur) -> str:
 def clipping_line(share: float, box: bool) -> str:
     """How much of the measurement is clipped, and where the scene may be instead of in [0, 1]."""
     scene = f", the box is [0, {BRIGHTEST:g}]" if box else ""
-    return f"clipped     {share:.2%} of the samples are known to be that bright or brighter{scene}"
+    return f"clipped     {_percent(share)} of the samples are white, so the scene may be brighter there{scene}"
 
 
 def cut_off_line(share: float) -> str:
     """How many samples noise was cut off at."""
-    return f"clipped     {share:.2%} of the samples are black or white because noise was cut off: its mean is restored"
+    return f"clipped     at {_percent(share)} of the samples black or white cut off noise, whose mean is restored"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}" if share >= 5e-5 else "less than 0.01%"
 
 
 def noise_words(curve: NoiseCurve, noise: float, origin: str) -> str:
@@ -127,7 +131,7 @@ def exposure_line(gain: float) -> str:
 
 def compression_line(rounding: float, level: float) -> str:
     """What JPEG compression adds to the noise; deviations on the 0-255 scale."""
-    return f"jpeg        rounding errors that count as noise of {rounding:.3g}, with the noise {level:.3g}"
+    return f"jpeg        rounding errors count as noise of {rounding:.3g}, and together with the noise as {level:.3g}"
 
 
 def sharing_line(stride: int) -> str:

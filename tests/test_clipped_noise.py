@@ -111,7 +111,7 @@ def test_its_level_is_found(level: float, channels: int) -> None:
     assert found.constant
     assert 255 * found.variances[0] ** 0.5 == pytest.approx(level, rel=0.1)
     plain = noise_to_remove(pixels, clipped=False).curve
-    assert 255 * plain.variances[0] ** 0.5 < 0.65 * level
+    assert 255 * plain.variances[0] ** 0.5 < 0.8 * level
 
 
 def test_under_blur() -> None:
@@ -138,7 +138,7 @@ def test_denoise(pnp: Run, tmp_path: Path, name: str) -> None:
         run = pnp("denoise", source, "-o", target, "-w", "huber", "--json", "--on-exists", "overwrite", *options)
         assert run.returncode == 0, run.stderr
         record = json.loads(run.stdout)
-        assert (b"noise was cut off" in run.stderr) == (record["clipped"] > 0) == (not options)
+        assert (b"cut off noise" in run.stderr) == (record["clipped"] > 0) == (not options)
         result = read_image(target).pixels
         assert options or result.min() >= 0
         scores.append(psnr_of(night(), result))

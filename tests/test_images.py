@@ -101,7 +101,8 @@ def test_other_modes_are_converted_and_said(tmp_path: Path, mode: str) -> None:
     suffix = ".tif" if mode in ("CMYK", "YCbCr") else ".png"
     Pillow.fromarray(levels((8, 9, 3), 255).astype(np.uint8)).convert(mode).save(tmp_path / f"in{suffix}")
     image = read_image(tmp_path / f"in{suffix}")
-    assert any(f"converted from {mode}" in note for note in image.notes)
+    words = {"1": "black and white", "P": "a palette"}.get(mode, mode)
+    assert any(f"converted from {words} to " in note for note in image.notes)
     with Pillow.open(tmp_path / f"in{suffix}") as picture:
         expected = np.asarray(picture.convert("L" if mode == "1" else "RGB")).astype(np.float32) / 255
     np.testing.assert_array_equal(np.squeeze(image.pixels), expected)

@@ -43,8 +43,8 @@ def blur(
 ) -> None:
     """Blur images and add noise, to make test inputs.
 
-    Every image has its own noise, by --seed and its pixels. TIFF and NPY outputs hold unclipped floats; the
-    others are clipped and rounded to the depth of the input.
+    Every image has its own noise, by --seed and its pixels; --motion 1 0 adds noise alone. TIFF and NPY outputs hold
+    unclipped floats; the others are clipped and rounded to the depth of the input.
 
     Example: pnp blur photo.png -o blurred.tif --motion 15 30 --noise 2.55
     """

@@ -114,7 +114,7 @@ def denoise(
         checks = RunningChecks(certificate.alpha, box=None) if certificate.averaged else None
         say(f"{name}: sigma {report.noise_words(curve, value, origin)}", quiet)
         if not value and level is None:
-            say(f"{name}: none was found, so the image stays as it is; give --sigma if it is noisy", quiet)
+            say(f"{name}: no noise was found, so the image stays as it is; give --sigma if it is noisy", quiet)
         if found.correlated:
             say(report.sharing_line(stride), quiet)
         elif level is None and distance is None and may_be_correlated(image.pixels, value / 255):

@@ -149,7 +149,9 @@ Strip = Annotated[
 MaxPixels = Annotated[
     int, typer.Option("--max-pixels", metavar="N", min=1, help="Refuse images of more pixels, before decoding them.")
 ]
-Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Search folders recursively and mirror their tree.")]
+Recursive = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Search folders recursively; outputs mirror their tree.")
+]
 OnExists = Annotated[
     str,
     typer.Option(
