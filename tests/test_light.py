@@ -13,7 +13,7 @@ import torch
 from skimage import color
 
 from pnp_cli import Blur, Choices, kernels, prepare_deblurring, to_tensor, weights
-from pnp_cli.images import Image, read_image
+from pnp_cli.images import read_image
 from pnp_cli.light import slope, to_light, to_samples
 from pnp_cli.measurement import measure_errors
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from pnp_cli.cli.console import part_done
 from pnp_cli.images import Image, write_image
 
 from .helpers import installed_command
@@ -225,3 +226,14 @@ def test_ctrl_c(photo: Image, tmp_path: Path, small_weights: Path) -> None:
     assert "not done" in words(session.shown)
     assert "Traceback" not in session.shown
     assert 3 <= len(list((tmp_path / "out").iterdir())) < 40
+
+
+def test_what_is_left_follows_the_residual() -> None:
+    """Iterations end at a tolerance long before their limit, which tells nothing of the time."""
+    assert part_done(5, 200, 1.0, 1.0, 1e-4) == 5 / 200
+    assert part_done(5, 200, 1e-2, 1.0, 1e-4) == pytest.approx(0.5)
+    assert part_done(5, 200, 1e-5, 1.0, 1e-4) == 1
+    assert part_done(200, 200, 0.5, 1.0, 1e-4) == 1
+    for first, tolerance in ((1.0, 0.0), (1e-5, 1e-4)):
+        assert part_done(50, 200, 1e-5, first, tolerance) == 50 / 200
+    assert part_done(50, 200, 0.0, 1.0, 1e-4) == 50 / 200
