@@ -128,6 +128,10 @@ def is_number(word: str) -> bool:
     return True
 
 
+SHARP = 3.0
+"""Motions that are found in sharp images are shorter, in pixels."""
+
+
 @dataclass(frozen=True)
 class KernelChoice:
     """A kernel given by the options, or, if it is None, a linear motion to be estimated from each image."""
@@ -159,8 +163,10 @@ class KernelChoice:
         found = estimate_motion(image.pixels, jpeg, linear_light=linear_light)
         words = f"{found.length:.1f} px, {found.angle:.1f} degrees, confidence {found.confidence:.2f}"
         if not found.clear:
+            guess = f"--motion {found.length:.1f} {found.angle:.1f} if it is blurred so"
+            sharp = "; it may be sharp" if found.length < SHARP else ""
             raise InputError(
-                f"not a clear linear motion blur (best guess {words}); give --motion LENGTH ANGLE or another kernel"
+                f"not a clear linear motion blur{sharp} (best guess {words}); give {guess}, or another kernel"
             )
         return kernels.motion(found.length, found.angle), f"motion {words}, estimated"
 
