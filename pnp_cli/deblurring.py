@@ -96,7 +96,8 @@ class Deblurring:
 
     Attributes
     ----------
-    y : measurement (1, C, H, W), values nominally in [0, 1]; the light, if that is what was blurred.
+    y : measurement (1, C, H, W), values nominally in [0, 1]; the light, if that is what was blurred, and with the mean
+        of noise that was cut off.
     errors : of the measurement, given or estimated.
     linear_light : see `Choices`.
     clipped : share of its samples that count as clipped.
@@ -147,8 +148,9 @@ class Deblurring:
                 raise DivergenceError("the iteration diverged; use certified weights and an admissible step")
             ends.append((solution.converged, solution.violations))
             if worst is None or solution.records[-1].relative > worst[0].records[-1].relative:
-                noise = self.errors.level if self.errors.level * self.gain >= LEAST_NOISE else 0.0
-                worst = solution, plan.base.discrepancy(solution.value, noise * self.errors.slope)
+                noise = self.errors.level * self.errors.slope
+                noise = noise if noise * self.gain >= LEAST_NOISE else 0.0
+                worst = solution, plan.base.discrepancy(solution.value, noise)
             frame = plan.base.operator.boundary.frame_of(solution.value)
             return frame.clamp_max(1) if plan.settings.box else frame  # the scene may be brighter, the image not
 

@@ -47,7 +47,7 @@ def noise_to_remove(
     correlation : distance in pixels from which on the noise is independent, 1 for white noise; None finds out.
     constant : whether the noise is known to be as large everywhere.
     clipped : whether samples that are black or white count as ones where noise was cut off, see `clipped_noise`. White
-        noise alone is measured with what was, and not in JPEG files, which are rounded after that.
+        noise alone is measured with what was, and not in JPEG files, whose coefficients tell it.
     """
 
     def measure(some: npt.NDArray[np.float32]) -> NoiseToRemove:

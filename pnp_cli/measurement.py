@@ -109,7 +109,7 @@ def measure_errors(
         if found is not None:
             curve = found.curve
         else:
-            curve = _estimate(samples, kernel, correlation or 1, jpeg, slopes, counted, constant=constant)
+            curve = _estimate(samples, kernel, correlation or 1, jpeg, linear_light=linear_light, constant=constant)
         return curve.averaged(y, counted) if constant else curve, found is not None
 
     correlated = False
@@ -152,18 +152,17 @@ def _estimate(
     kernel: Kernel,
     correlation: int,
     jpeg: JpegRounding | None,
-    slopes: Tensor | None,
-    counted: Tensor | None,
     *,
+    linear_light: bool,
     constant: bool,
 ) -> NoiseCurve:
-    """The noise in samples (H, W, C); `slopes` are those of the light if that was blurred."""
+    """The noise in samples (H, W, C)."""
     if correlation > 1:
         return NoiseCurve.white(estimate_noise_of_phases(samples, correlation))
     curve = estimate_noise_curve(samples) if jpeg is None and not constant else None
     if curve is not None:
         return curve
-    if slopes is None:
+    if not linear_light:
         return NoiseCurve.white(estimate_noise_under_blur(samples, kernel, jpeg))
     # The curve fills the frequencies that the blur of the light has removed, and noise in the light is not stationary.
     return NoiseCurve.white(estimate_noise(samples, jpeg))

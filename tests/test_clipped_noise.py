@@ -55,6 +55,17 @@ def test_mean_and_level_come_back(distance: float, white: bool) -> None:
     assert share_restored(y, expected) == pytest.approx(below, abs=0.01)
 
 
+@pytest.mark.parametrize(("sigma", "scene"), [(0.7, 1), (1, 1), (1.5, 0), (2, 1), (5, 2)])
+def test_black_of_integers_is_below_half_a_count(sigma: float, scene: float) -> None:
+    """Levels of 8 bits: small noise is rounded, too, and the level that is found holds that."""
+    y = (255 * noisy(torch.full((1, 3, 200, 200), scene / 255), sigma / 255)).round() / 255
+    for generator in (None, torch.Generator().manual_seed(0)):
+        restored = restore_clipped(y, NoiseCurve.white(sigma / 255), generator)
+        assert 255 * float(restored.mean()) == pytest.approx(scene, abs=0.06 * sigma)
+    found = noise_to_remove(to_pixels(y)).curve.variances[0] ** 0.5
+    assert 255 * found == pytest.approx(math.hypot(sigma, 12**-0.5), rel=0.1)
+
+
 def test_white_is_black_upside_down() -> None:
     y = noisy(torch.linspace(0, 0.4, 90).expand(1, 3, 40, 90), 0.1)
     curve = NoiseCurve.white(0.1)
@@ -62,11 +73,13 @@ def test_white_is_black_upside_down() -> None:
 
 
 def test_the_scene_is_found_from_its_clipped_mean() -> None:
-    """t ↦ tΦ(t) + φ(t) and its inverse."""
-    scene = torch.linspace(0, 5, 501, dtype=torch.float64)
+    """t ↦ tΦ(t) + φ(t) + edge·Φ(t) and its inverse."""
     normal = torch.distributions.Normal(0.0, 1.0)
-    mean = scene * normal.cdf(scene) + normal.log_prob(scene).exp()
-    torch.testing.assert_close(module._scene_of(mean), scene, rtol=0, atol=1e-5)
+    for edge in (0.0, 0.1, 0.5, 1.0):
+        scene = torch.linspace(-edge, 5, 501, dtype=torch.float64)
+        mean = (scene + edge) * normal.cdf(scene) + normal.log_prob(scene).exp()
+        found = module._scene_of(mean, torch.full_like(mean, edge))
+        torch.testing.assert_close(found, scene, rtol=0, atol=1e-4)
 
 
 def test_images_are_restored_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +98,10 @@ def test_what_was_not_cut_off_stays() -> None:
     for image in (grey, below):
         assert restore_clipped(image, curve) is image
         assert share_restored(image, image) == 0
+    single = grey.clone()
+    single[..., 5, 5] = 0
+    assert restore_clipped(single, curve) is single
+    assert restore_clipped(noisy(torch.zeros(1, 3, 9, 9), 0.1), NoiseCurve.white(0.0)).min() == 0
     masked = noisy(torch.full((1, 3, 60, 60), 0.4), 0.05)
     masked[..., 30:] = 0
     assert torch.equal(restore_clipped(masked, NoiseCurve.white(0.05))[..., 33:], masked[..., 33:])
@@ -97,6 +114,7 @@ def test_results_stay_where_files_can_hold_them() -> None:
     dark = torch.tensor([0.0, 2.0]).reshape(1, 1, 1, 2)
     bright = torch.tensor([-1.0, 1.0]).reshape(1, 1, 1, 2)
     result = torch.tensor([-0.5, 1.5]).reshape(1, 1, 1, 2)
+    assert torch.equal(within_range_of(result, result.clone()), result)
     assert within_range_of(dark, result.clone()).flatten().tolist() == [0, 1.5]
     assert within_range_of(bright, result.clone()).flatten().tolist() == [-0.5, 1]
 
@@ -146,7 +164,7 @@ def test_denoise(pnp: Run, tmp_path: Path, name: str) -> None:
     assert scores[0] > scores[1] + 6
 
 
-def test_a_photograph_gains_and_a_clean_one_is_kept(pnp: Run, tmp_path: Path) -> None:
+def test_a_photograph_gains(pnp: Run, tmp_path: Path) -> None:
     truth = read_image(SAMPLES / "coffee.png")
     y = to_tensor(truth)
     y = (255 * noisy(y, 40 / 255)).round() / 255

@@ -236,4 +236,5 @@ def test_what_is_left_follows_the_residual() -> None:
     assert part_done(200, 200, 0.5, 1.0, 1e-4) == 1
     for first, tolerance in ((1.0, 0.0), (1e-5, 1e-4)):
         assert part_done(50, 200, 1e-5, first, tolerance) == 50 / 200
-    assert part_done(50, 200, 0.0, 1.0, 1e-4) == 50 / 200
+    for value in (0.0, float("inf"), float("nan")):
+        assert part_done(50, 200, value, 1.0, 1e-4) == 50 / 200

@@ -128,7 +128,8 @@ def part_done(iteration: int, most: int, value: float, first: float, tolerance: 
 
     Values of convergent iterations fall like a power; `most` limits the iterations.
     """
-    fallen = math.log(first / value) / math.log(first / tolerance) if 0 < tolerance < first and value > 0 else 0.0
+    told = 0 < tolerance < first and 0 < value < math.inf
+    fallen = math.log(first / value) / math.log(first / tolerance) if told else 0.0
     return min(1.0, max(iteration / most, fallen))
 
 

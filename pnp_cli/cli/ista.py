@@ -159,11 +159,11 @@ def ista(
             fields["gamma"] = weight
             say(f"gamma       {weight:.4g}, by the discrepancy principle", quiet)
         with progress(name, 1, quiet) as show:
-            first: list[float] = []
+            first: dict[int, float] = {}
 
             def note(record: SparseRecord, _: object) -> None:
                 words = f"iteration {record.iteration}, gap {record.relative_gap:.1e}"
-                first.append(record.relative_gap)
+                first.setdefault(0, record.relative_gap)
                 show(part_done(record.iteration, max_iter, record.relative_gap, first[0], tol), words)
                 say(f"  {words}", not files.verbose)
 
