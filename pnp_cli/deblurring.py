@@ -196,6 +196,7 @@ def prepare_deblurring(
     size = (y.shape[2], y.shape[3])
     white = (y >= CLIP_LEVEL) if choices.clipped and float(y.max()) <= 1 else None
     clipped = float(white.float().mean()) if white is not None else 0.0
+    cut_off = choices.clipped and choices.jpeg is None
     errors = measure_errors(
         y,
         kernel,
@@ -204,10 +205,10 @@ def prepare_deblurring(
         correlation=choices.correlation,
         jpeg=choices.jpeg,
         linear_light=choices.linear_light,
-        clipped=choices.clipped,
+        clipped=cut_off,
         counted=~white if white is not None and clipped < 1 else None,
     )
-    if choices.clipped and choices.jpeg is None:
+    if cut_off:
         y = restore_clipped(y, errors.curve)
     clip_level = CLIP_LEVEL
     if choices.linear_light:

@@ -97,7 +97,8 @@ def measure_errors(
     ----------
     y : samples (1, C, H, W), values nominally in [0, 1].
     kernel : (h, w), by which the image was blurred.
-    noise, photon, correlation, jpeg, linear_light, clipped : see `deblurring.Choices`.
+    noise, photon, correlation, jpeg, linear_light : see `deblurring.Choices`.
+    clipped : whether white noise is measured with what black and white have cut off, see `clipped_noise`.
     counted : which samples tell how large the errors are on average; None for all.
     """
     slopes = slope(local_mean(y)) if linear_light else None
@@ -115,7 +116,7 @@ def measure_errors(
     correlated = False
     if noise is not None:
         curve = NoiseCurve.photon(noise, photon or 0.0)
-    elif clipped and jpeg is None and (correlation or 1) == 1:
+    elif clipped and (correlation or 1) == 1:
         curve, correlated = measure_with_clipped(to_pixels(y), measure, lambda end: None if end[1] else end[0])
     else:
         curve, correlated = measure(to_pixels(y))

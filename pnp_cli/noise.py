@@ -179,14 +179,19 @@ def _weak_texture_floor(plane: npt.NDArray[np.float32]) -> tuple[float, float]:
 
 def _least_clipped(patches: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Patches of all colours (N, D) that hold no black or white samples; the fewest such, if too few hold none."""
-    clipped = ((patches == 0) | (patches == 1)).mean(axis=1)
+    clipped = _clipped_share(patches)
     fewest = FEWEST_IN_COLOUR * patches.shape[1]
     return patches if len(patches) <= fewest else patches[clipped <= np.partition(clipped, fewest)[fewest]]
 
 
 def unclipped(patches: npt.NDArray[np.float64], share: float = 0.0) -> npt.NDArray[np.bool_]:
     """Which patches (N, D) hold no black or white samples, or at most this share of them."""
-    return np.asarray(((patches == 0) | (patches == 1)).mean(axis=1) <= share)
+    return np.asarray(_clipped_share(patches) <= share)
+
+
+def _clipped_share(patches: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Share of the samples of patches (N, D) that are black or white, (N,)."""
+    return np.asarray(((patches == 0) | (patches == 1)).mean(axis=1))
 
 
 def weak_texture_floor_of(patches: npt.NDArray[np.float64], texture: npt.NDArray[np.float64]) -> tuple[float, float]:
