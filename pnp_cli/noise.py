@@ -150,16 +150,37 @@ def noise_floor_of(patches: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 def _eigenvalues(patches: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Of the covariance of patches (N, D), ascending."""
-    return np.linalg.eigvalsh(np.cov(patches, rowvar=False)).clip(min=0)
+    return _eigenvalues_about_zero(patches - patches.mean(axis=0))
 
 
-def _differences(side: int) -> npt.NDArray[np.float64]:
-    """Central differences along the rows and along the columns of a patch as one matrix (2·side·(side − 2), side²)."""
+def _eigenvalues_about_zero(patches: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The same of patches whose mean is not large beside their deviation, without a copy of them."""
+    count = len(patches)
+    mean = np.full(count, 1 / count) @ patches  # numpy's own mean of columns is no matrix product, and slow
+    covariance = (patches.T @ patches - count * np.outer(mean, mean)) / (count - 1)
+    return np.linalg.eigvalsh(covariance).clip(min=0)
+
+
+def _moments_of_texture(side: int) -> tuple[float, float]:
+    """Mean and variance of the texture of a patch, see `textured_patches`, that is noise of variance 1."""
     line = (np.eye(side)[2:] - np.eye(side)[:-2]) / 2
-    return np.concatenate([np.kron(np.eye(side), line), np.kron(line, np.eye(side))])
+    differences = np.concatenate([np.kron(np.eye(side), line), np.kron(line, np.eye(side))])
+    form = differences.T @ differences
+    return float(np.trace(form)), float(2 * np.square(form).sum())
 
 
-DIFFERENCES = _differences(GREY_PATCH)
+TEXTURE_OF_NOISE = _moments_of_texture(GREY_PATCH)
+
+
+def textured_patches(plane: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Patches of a plane (H, W) as vectors (N, GREY_PATCH²), and their texture (N,).
+
+    That is the sum of the squares of the central differences along the rows and along the columns within a patch.
+    """
+    patches = patches_of(plane, GREY_PATCH, MOST_GREY_PATCHES)
+    squares = patches.reshape(-1, GREY_PATCH, GREY_PATCH)
+    rows, columns = squares[:, 2:] - squares[:, :-2], squares[:, :, 2:] - squares[:, :, :-2]
+    return patches, (np.einsum("nij,nij->n", rows, rows) + np.einsum("nij,nij->n", columns, columns)) / 4
 
 
 def _weak_texture_floor(plane: npt.NDArray[np.float32]) -> tuple[float, float]:
@@ -171,10 +192,10 @@ def _weak_texture_floor(plane: npt.NDArray[np.float32]) -> tuple[float, float]:
     that in photographs, and for all of it where the least number of patches is taken. Patches with black or white in
     them are left out if there are enough others. 0 for images of too few patches.
     """
-    patches = patches_of(plane, GREY_PATCH, MOST_GREY_PATCHES)
+    patches, texture = textured_patches(plane)
     free = unclipped(patches)
-    patches = patches[free] if free.sum() > FEWEST_WEAK * patches.shape[1] else patches
-    return weak_texture_floor_of(patches, np.square(patches @ DIFFERENCES.T).sum(axis=1))
+    enough = free.sum() > FEWEST_WEAK * patches.shape[1]
+    return weak_texture_floor_of(patches[free], texture[free]) if enough else weak_texture_floor_of(patches, texture)
 
 
 def _least_clipped(patches: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -195,24 +216,24 @@ def _clipped_share(patches: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def weak_texture_floor_of(patches: npt.NDArray[np.float64], texture: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """The same as `_weak_texture_floor`, of patches (N, D) and the squares of their differences (N,)."""
+    """The same as `_weak_texture_floor`, of patches (N, D) and their texture (N,), see `textured_patches`."""
     from scipy.stats import gamma
 
     fewest = FEWEST_WEAK * patches.shape[1]
     if len(patches) <= fewest:
         return 0.0, 0.0
-    least = np.partition(texture, fewest)[fewest]
-    # Of noise of variance 1 the texture is about gamma-distributed, with these moments.
-    form = DIFFERENCES.T @ DIFFERENCES
-    mean, variance = np.trace(form), 2 * np.square(form).sum()
+    order = np.argsort(texture, kind="stable")
+    texture, patches = texture[order], patches[order]
+    patches -= patches.mean(axis=0)
+    mean, variance = TEXTURE_OF_NOISE  # about gamma-distributed
     largest = gamma.ppf(CONFIDENCE, mean**2 / variance, scale=variance / mean)
-    eigenvalues = _eigenvalues(patches)
+    eigenvalues = _eigenvalues_about_zero(patches)
     for _ in range(4):
-        weak = texture <= max(eigenvalues[0] * largest, least)
-        eigenvalues = _eigenvalues(patches[weak])
+        weak = int(np.searchsorted(texture, max(eigenvalues[0] * largest, texture[fewest]), side="right"))
+        eigenvalues = _eigenvalues_about_zero(patches[:weak])
     level, median = math.sqrt(eigenvalues[0]), math.sqrt(np.median(eigenvalues))
-    if weak.sum() > fewest + 1:
-        level /= 1 - math.sqrt(patches.shape[1] / weak.sum()) / 2
+    if weak > fewest + 1:
+        level /= 1 - math.sqrt(patches.shape[1] / weak) / 2
     return level, level / median if median else 0.0
 
 

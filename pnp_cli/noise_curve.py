@@ -18,17 +18,15 @@ from torch import Tensor
 
 from .errors import UsageError
 from .noise import (
-    DIFFERENCES,
     FEWEST_IN_COLOUR,
     FEWEST_WEAK,
-    GREY_PATCH,
     LEAST_FLOOR,
-    MOST_GREY_PATCHES,
     MOST_PATCHES,
     PATCH,
     brightest,
     noise_floor_of,
     patches_of,
+    textured_patches,
     unclipped,
     weak_texture_floor_of,
 )
@@ -261,8 +259,7 @@ def _smooth(bins: list[Bin]) -> list[Bin]:
 
 
 def _in_grey(plane: npt.NDArray[np.float32]) -> NoiseCurve | None:
-    patches = patches_of(plane, GREY_PATCH, MOST_GREY_PATCHES)
-    texture = np.square(patches @ DIFFERENCES.T).sum(axis=1)
+    patches, texture = textured_patches(plane)
     rest = patches @ _without_mean(patches.shape[1])
     bins = []
     for old in _bins(patches, 2 * FEWEST_WEAK * patches.shape[1]):
