@@ -151,7 +151,8 @@ def test_unknown_surroundings(photo: Image, boundary: BoundaryModel) -> None:
     assert solution.converged
     assert solution.violations == ()
     assert 0 < solution.inexactness < 2e-4 * float(y.norm())
-    assert solution.inexactness >= sum(r.error for r in solution.records)
+    summed = sum(r.error for r in solution.records)  # with another rounding, since Python 3.12 compensates for it
+    assert solution.inexactness >= (1 - 1e-12) * summed
     assert solution.value.shape[2:] == blur.scene
     again = p.operator()
     moved = float((again(solution.value) - solution.value).norm())
