@@ -1,4 +1,7 @@
-"""What the commands show on a terminal: bars while they work, tables at the end, and how Ctrl-C leaves it."""
+"""What the commands show on a terminal: bars while they work, tables at the end, and how Ctrl-C leaves it.
+
+All but Ctrl-C is asked of commands in this process, with the terminal in place of its standard streams.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from pnp_cli.cli import main
 from pnp_cli.cli.console import part_done
+from pnp_cli.denoisers import DnCNNArchitecture
 from pnp_cli.images import Image, write_image
+from pnp_cli.presets import PRESETS
 
 from .helpers import installed_command
 
@@ -34,6 +40,10 @@ os.execv(sys.argv[1], sys.argv[1:])
 """Run a command for which the keys typed at its terminal are, such as Ctrl-C."""
 
 
+IGNORED = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
+"""Environment variables that say what a terminal is like."""
+
+
 class Terminal:
     """The installed command on a terminal of 100 columns that holds all its streams.
 
@@ -47,14 +57,13 @@ class Terminal:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._leader, follower = pty.openpty()
         fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 30, 100, 0, 0))
-        ignored = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
         self.process = subprocess.Popen(
             [sys.executable, "-c", TAKE_TERMINAL, installed_command(), *map(str, arguments)],
             cwd=cwd,
             stdin=follower,
             stdout=follower,
             stderr=follower,
-            env={k: v for k, v in os.environ.items() if k not in ignored} | {"TERM": "xterm", "PYTHONUTF8": "1"},
+            env={k: v for k, v in os.environ.items() if k not in IGNORED} | {"TERM": "xterm", "PYTHONUTF8": "1"},
             start_new_session=True,
         )
         os.close(follower)
@@ -100,12 +109,55 @@ def terminal(cwd: Path, *arguments: object) -> Iterator[Terminal]:
         session.close()
 
 
+@contextmanager
+def standard_streams(end: int) -> Iterator[None]:
+    """Have a file descriptor in place of this process's standard input, output and error, for Python and below it."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+            kept = os.dup(number)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, number)
+            os.dup2(end, number)
+            patch.setattr(sys, name, stack.enter_context(open(os.dup(end), mode, encoding="utf-8")))
+        yield
+
+
+def ended(cwd: Path, *arguments: object) -> tuple[int, str]:
+    """The exit code of a command in this process, and all that it writes to its terminal of 100 columns."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 30, 100, 0, 0))
+    chunks: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while chunk := os.read(leader, 2**16):
+                chunks.append(chunk)
+        except OSError:  # what Linux calls the end
+            pass
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["pnp", *map(str, arguments)])
+        for name in IGNORED:
+            patch.delenv(name, raising=False)
+        patch.setenv("TERM", "xterm")
+        with standard_streams(follower), pytest.raises(SystemExit) as end:
+            main()
+    os.close(follower)
+    reader.join(timeout=60)
+    os.close(leader)
+    shown = b"".join(chunks).decode()
+    assert "Traceback" not in shown
+    return int(end.value.code or 0), shown
+
+
 def shown_by(cwd: Path, *arguments: object) -> str:
-    """All that a command writes to its terminal; it ends well."""
-    with terminal(cwd, *arguments) as session:
-        assert session.end() == 0, session.shown
-    assert "Traceback" not in session.shown
-    return session.shown
+    """All that a command in this process writes to its terminal; it ends well."""
+    code, shown = ended(cwd, *arguments)
+    assert code == 0, shown
+    return shown
 
 
 def words(shown: str) -> str:
@@ -139,7 +191,9 @@ def test_denoise(place: Path, small_weights: Path) -> None:
 
 
 def test_deblur(place: Path, small_weights: Path) -> None:
-    shown = shown_by(place, "deblur", "in/one.png", "-o", "o.png", "--disk", 2, "-w", small_weights, "--verbose")
+    shown = shown_by(
+        place, "deblur", "in/one.png", "-o", "o.png", "--disk", 2, "-w", small_weights, "--max-iter", 30, "--verbose"
+    )
     assert_bar(shown, "in/one.png")
     assert "  iteration 2, residual" in words(shown)
     assert "\nwrote o.png\r\n" in words(shown)
@@ -163,8 +217,9 @@ def test_quiet(place: Path, small_weights: Path) -> None:
     assert shown_by(place, "denoise", "in", "-o", "out", "-w", small_weights, "-s", 10, "-q") == ""
 
 
-def test_train_denoiser(place: Path) -> None:
+def test_train_denoiser(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bar in place of the lines of the log."""
+    monkeypatch.setitem(PRESETS, "dncnn", DnCNNArchitecture(3, 8))
     arguments = ("--preset", "dncnn", "--steps", 101, "--batch", 1, "--crop", 8, "-o", "w.safetensors")
     shown = shown_by(place, "train-denoiser", "in", *arguments)
     assert_bar(shown, "dncnn")
@@ -198,9 +253,9 @@ def test_names_do_not_command_the_terminal(place: Path, photo: Image) -> None:
 
 
 def test_an_image_is_not_for_a_terminal(place: Path) -> None:
-    with terminal(place, "blur", "in/one.png", "-o", "-", "--disk", 1) as session:
-        assert session.end() == 2
-    assert "redirect it or give -o a file" in session.shown
+    code, shown = ended(place, "blur", "in/one.png", "-o", "-", "--disk", 1)
+    assert code == 2
+    assert "redirect it or give -o a file" in shown
     shown_by(place, "blur", "in/one.png", "-o", "-", "--disk", 1, "--dry-run")
 
 
