@@ -328,39 +328,45 @@ import os, sys, torch
 from pnp_cli import Trainer, TrainingConfig, weights
 from pnp_cli.parallel import joined
 rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-images, start = torch.load(sys.argv[1]), weights.load(sys.argv[2]).network
+images = torch.load(sys.argv[1])
 with joined(rank, count, torch.device("cpu")) as workers:
-    config = TrainingConfig(steps=12, batch=3, crop=16, learning_rate=1e-3)
-    trainer = Trainer(start.architecture, images, config, workers=workers, start=start)
-    for _ in trainer.run():
-        pass
-    if rank == 0:
-        trainer.save(sys.argv[3])
+    for file, checkpoint in zip(sys.argv[2::2], sys.argv[3::2]):
+        start = weights.load(file).network
+        config = TrainingConfig(steps=12, batch=3, crop=16, learning_rate=1e-3)
+        trainer = Trainer(start.architecture, images, config, workers=workers, start=start)
+        for _ in trainer.run():
+            pass
+        if rank == 0:
+            trainer.save(checkpoint)
 """
 
 
-@pytest.mark.parametrize("file", ["small_weights", "conditioned_weights"])
 def test_two_workers_are_one_with_the_doubled_batch(
-    tmp_path: Path, pictures: list[Tensor], file: str, request: pytest.FixtureRequest
+    tmp_path: Path, pictures: list[Tensor], small_weights: Path, conditioned_weights: Path
 ) -> None:
-    """Two real processes under the launcher, gloo, against one process; an odd batch begins anywhere in the whole."""
-    script, weight_file = tmp_path / "worker.py", request.getfixturevalue(file)
+    """Two real processes under the launcher, gloo, against one process; an odd batch begins anywhere in the whole.
+
+    They train a plain network, then a conditioned one: to start them takes far longer.
+    """
+    script = tmp_path / "worker.py"
     script.write_text(WORKER)
     torch.save(pictures, tmp_path / "images.pt")
+    trainings = [(file, tmp_path / file.stem) for file in (small_weights, conditioned_weights)]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
     run = subprocess.run(
-        [*launch, "--standalone", script, tmp_path / "images.pt", weight_file, tmp_path / "two"],
+        [*launch, "--standalone", script, tmp_path / "images.pt", *itertools.chain(*trainings)],
         timeout=300,
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert run.returncode == 0, run.stderr
-    start = weights.load(weight_file).network
-    configs = [TrainingConfig(steps=12, batch=batch, crop=16, learning_rate=1e-3) for batch in (6, 3)]
-    alone, both = (Trainer(start.architecture, pictures, config, start=start) for config in configs)
-    parameters_after(alone)
-    both.load(tmp_path / "two")
-    assert both.step == 12
-    for name, value in alone.network.state_dict().items():
-        torch.testing.assert_close(both.network.state_dict()[name], value, rtol=1e-3, atol=2e-4)
+    for file, checkpoint in trainings:
+        start = weights.load(file).network
+        configs = [TrainingConfig(steps=12, batch=batch, crop=16, learning_rate=1e-3) for batch in (6, 3)]
+        alone, both = (Trainer(start.architecture, pictures, config, start=start) for config in configs)
+        parameters_after(alone)
+        both.load(checkpoint)
+        assert both.step == 12
+        for name, value in alone.network.state_dict().items():
+            torch.testing.assert_close(both.network.state_dict()[name], value, rtol=1e-3, atol=2e-4)
