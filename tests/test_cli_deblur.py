@@ -18,16 +18,27 @@ from pnp_cli.images import Image
 from .conftest import Run
 from .helpers import psnr_of, shared_noise
 
+SCENE = data.astronaut()[40:240, 60:280].mean(axis=2) / 255
+
+
+def photographed(scene: np.ndarray, path: Path) -> Path:
+    """A photograph taken with a camera that moved by 15 pixels at 30 degrees: a frame of a larger scene."""
+    seen = fftconvolve(scene, kernels.motion(15, 30), mode="valid")
+    seen += np.random.default_rng(0).normal(0, 2 / 255, seen.shape)
+    write_image(Image(seen.clip(0, 1).astype(np.float32)[..., None]), path)
+    return path
+
 
 @pytest.fixture
 def moved(tmp_path: Path) -> Path:
-    """A photograph taken with a camera that moved by 15 pixels at 30 degrees: a frame of a larger scene."""
-    scene = data.astronaut()[40:340, 60:400].mean(axis=2) / 255
-    seen = fftconvolve(scene, kernels.motion(15, 30), mode="valid")
-    seen += np.random.default_rng(0).normal(0, 2 / 255, seen.shape)
-    path = tmp_path / "moved.png"
-    write_image(Image(seen.clip(0, 1).astype(np.float32)[..., None]), path)
-    return path
+    """Such a photograph, of `SCENE`."""
+    return photographed(SCENE, tmp_path / "moved.png")
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """One that is restored in two patches of 256 pixels."""
+    return photographed(data.astronaut()[60:190, 60:400].mean(axis=2) / 255, tmp_path / "wide.png")
 
 
 def one_object(result) -> dict[str, object]:  # type: ignore[no-untyped-def]
@@ -42,7 +53,7 @@ def test_an_unknown_scene_beyond_the_frame(pnp: Run, moved: Path, small_weights:
     top, left = kernel.shape[0] - 1 - kernel.shape[0] // 2, kernel.shape[1] - 1 - kernel.shape[1] // 2
     seen = read_image(moved)
     height, width = seen.size
-    truth = (data.astronaut()[40:340, 60:400].mean(axis=2) / 255)[top : top + height, left : left + width]
+    truth = SCENE[top : top + height, left : left + width]
     scores = {}
     for boundary in ("free", "periodic"):
         out = moved.with_name(f"{boundary}.png")
@@ -65,31 +76,31 @@ def test_an_unknown_scene_beyond_the_frame(pnp: Run, moved: Path, small_weights:
     assert min(scores["free"]) > before
 
 
-def test_patches(pnp: Run, moved: Path, small_weights: Path) -> None:
-    common = ("deblur", moved, "--motion", 15, 30, "-w", small_weights, "--json")
-    whole = one_object(pnp(*common, "-o", moved.with_name("whole.png")))
-    result = pnp(*common, "-o", moved.with_name("parts.png"), "--patch", 256)
+def test_patches(pnp: Run, wide: Path, small_weights: Path) -> None:
+    common = ("deblur", wide, "--motion", 15, 30, "-w", small_weights, "--tol", 1e-3, "--json")
+    whole = one_object(pnp(*common, "-o", wide.with_name("whole.png")))
+    result = pnp(*common, "-o", wide.with_name("parts.png"), "--patch", 256)
     parts = one_object(result)
-    assert (whole["patches"], parts["patches"]) == (1, 4)
+    assert (whole["patches"], parts["patches"]) == (1, 2)
     assert "of the patch with the largest relative residual" in result.stderr.decode()
-    pixels = [read_image(moved.with_name(name)).pixels for name in ("whole.png", "parts.png")]
+    pixels = [read_image(wide.with_name(name)).pixels for name in ("whole.png", "parts.png")]
     assert psnr_of(*pixels) > 38
-    refused = pnp(*common, "-o", moved.with_name("c.png"), "--patch", 100)
+    refused = pnp(*common, "-o", wide.with_name("c.png"), "--patch", 100)
     assert refused.returncode == 2
     assert "at least 256" in refused.stderr.decode()
 
 
 def test_patches_where_memory_is_short(
-    pnp: Run, moved: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
+    pnp: Run, wide: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The side is in the record, and asking for it gives the same pixels on a machine with more memory."""
-    common = ("deblur", moved, "--motion", 15, 30, "-w", small_weights, "--json", "--max-iter", 12)
+    common = ("deblur", wide, "--motion", 15, 30, "-w", small_weights, "--json", "--max-iter", 12)
     with monkeypatch.context() as patch:
         patch.setattr("pnp_cli.patches.SMALLEST", 256)
         patch.setattr("pnp_cli.patches.free_memory", lambda device: 2 * 1000 * 200**2)
-        short = one_object(pnp(*common, "-o", moved.with_name("short.png")))
+        short = one_object(pnp(*common, "-o", wide.with_name("short.png")))
     assert short["patches"] > 1  # type: ignore[operator]
-    asked = one_object(pnp(*common, "-o", moved.with_name("asked.png"), "--patch", short["patch_side"]))
+    asked = one_object(pnp(*common, "-o", wide.with_name("asked.png"), "--patch", short["patch_side"]))
     assert asked["output_sha256"] == short["output_sha256"]
 
 
@@ -227,14 +238,15 @@ def test_jpeg_files(pnp: Run, moved: Path, small_weights: Path) -> None:
     for extra in ((), ("--no-jpeg",)):
         result = pnp(
             *("deblur", file, "-o", out, "--motion", 15, 30, "-w", small_weights, "--json"),
-            *("--on-exists", "overwrite", *extra),
+            *("--max-iter", 30, "--on-exists", "overwrite", *extra),
         )
         fields = one_object(result)
         assert (fields["jpeg_error"] is None) == bool(extra)
         assert (b"jpeg        rounding errors" in result.stderr) == (not extra)
         assert (fields["level"] > fields["noise"]) == (not extra)  # type: ignore[operator]
         assert fields["violations"] == []
-    fields = one_object(pnp("ista", file, "-o", moved.with_name("sparse.png"), "--motion", 15, 30, "--json"))
+    ista = ("--motion", 15, 30, "--max-iter", 5, "--json")
+    fields = one_object(pnp("ista", file, "-o", moved.with_name("sparse.png"), *ista))
     assert fields["jpeg_error"] > 0  # type: ignore[operator]
-    fields = one_object(pnp("ista", moved, "-o", moved.with_name("s.png"), "--motion", 15, 30, "--json"))
+    fields = one_object(pnp("ista", moved, "-o", moved.with_name("s.png"), *ista))
     assert fields["jpeg_error"] is None

@@ -189,7 +189,7 @@ def test_in_a_finely_rounded_file() -> None:
             assert not noise_to_remove(file.pixels, file.jpeg).correlated
 
 
-def test_noise_of_a_finely_rounded_file_under_blur() -> None:
+def test_noise_of_a_finely_rounded_file_under_blur(small_weights: Path) -> None:
     """It depends on the brightness, and with the precision of the blocks the theorem still holds."""
     picture = data.coffee()[:224, 100:324]
     noise = 255 * mosaicked(picture.shape, 25) * (1.2 - picture.mean(2, keepdims=True) / 255)
@@ -199,9 +199,12 @@ def test_noise_of_a_finely_rounded_file_under_blur() -> None:
     errors = measure_errors(y, kernels.motion(5, 0), jpeg=file.jpeg)
     assert errors.correlated
     assert not errors.curve.constant
-    deblurring = prepare_deblurring(y, kernels.motion(5, 0), weights.load("huber"), Choices(jpeg=file.jpeg))
+    choices = Choices(jpeg=file.jpeg, settings={"max_iter": 40})
+    deblurring = prepare_deblurring(y, kernels.motion(5, 0), weights.load(small_weights), choices)
     deblurring.guarantee.require()
-    assert not deblurring.run().violations
+    end = deblurring.run()
+    assert end.solution.checked > 10
+    assert not end.violations
     assert measure_errors(y, kernels.motion(5, 0), photon=0.0, jpeg=file.jpeg).curve.constant
 
 
@@ -257,7 +260,7 @@ def test_white_level() -> None:
 
 def test_the_command(pnp: Run, photo: Image, tmp_path: Path) -> None:
     """Shared noise is found out and goes; it stays if it is said to be white, or its level is given."""
-    pixels = read_image(SAMPLES / "coffee.png").pixels[100:300, 150:350]
+    pixels = read_image(SAMPLES / "coffee.png").pixels[130:274, 180:324]
     noisy = photo.with_pixels(pixels + shared_noise(pixels.shape, 20))
     write_image(replace(noisy, depth="float32"), tmp_path / "noisy.tif")
     scores = []

@@ -123,7 +123,7 @@ def test_a_grey_image_in_three_channels_has_the_curve_of_the_one() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("sigma", [0, 1, 2.55, 15, 50])
+@pytest.mark.parametrize("sigma", [0, 1, 15, 50])
 def test_white_noise_has_no_curve(channels: int, sigma: float) -> None:
     for pixels in photographs():
         clean = pixels if channels == 3 else grey(pixels)
@@ -144,6 +144,7 @@ def test_what_is_not_white_and_what_is_too_small_has_none(scene: Image) -> None:
 
 def test_the_curve_is_worth_it_in_denoising(pnp: Run, scene: Image, tmp_path: Path) -> None:
     """Found out or given it is better than a level; a level that is given is taken for the same everywhere."""
+    scene = scene.with_pixels(scene.pixels[:200, :200])
     noisy = replace(scene.with_pixels(add_gaussian_noise(scene.pixels, 1 / 255, 0, 3 / 255)), depth="float32")
     write_image(noisy, tmp_path / "noisy.tif")
     scores = {}
@@ -186,14 +187,14 @@ def test_with_a_noise_map_a_plain_network_is_averaged_for_that_map_only(
 
 
 @pytest.mark.parametrize("patch", [0, 128])
-def test_deblurring_weighs_by_the_curve(scene: Image, patch: int) -> None:
+def test_deblurring_weighs_by_the_curve(scene: Image, small_weights: Path, patch: int) -> None:
     """Better than with a level, under the same theorem, whole and in patches."""
-    scene = scene.with_pixels(scene.pixels[:180, :220])
+    scene = scene.with_pixels(scene.pixels[:144, :176])
     kernel = kernels.motion(9, 30)
     frame = (slice(8, -8), slice(8, -8))
     seen = Blur(kernel, scene.size).forward(to_tensor(scene))[0].permute(1, 2, 0).numpy()[frame]
     y = to_tensor(scene.with_pixels(add_gaussian_noise(seen, 0.5 / 255, 0, 0.5 / 255)))
-    loaded = weights.load("huber")
+    loaded = weights.load(small_weights)
     scores = []
     for photon in (0.0, None):
         deblurring = prepare_deblurring(y, kernel, loaded, Choices(photon=photon, patch=patch, settings={"tol": 1e-3}))

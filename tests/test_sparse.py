@@ -156,7 +156,7 @@ def test_momentum_before_the_first_restart_is_that_of_fista() -> None:
 
 @pytest.mark.parametrize("spin", [1, 4])
 def test_restarted_momentum_is_faster(spin: int) -> None:
-    p = problem(kernels.gaussian(0.7), "haar", 0.02, (10, 11), spin)
+    p = problem(kernels.gaussian(0.6), "haar", 0.02, (10, 11), spin)
     plain, fast = (ista(p, p.fidelity.y, accelerated=a, tol=1e-6, max_iter=20_000) for a in (False, True))
     assert plain.converged
     assert fast.converged
