@@ -233,8 +233,7 @@ def test_no_check_fails_in_a_long_run(
     photo: Image, loaded: weights.LoadedDenoiser, boundary: str, clipped: bool
 ) -> None:
     """In single precision and far below the tolerance, where rounding is all that moves."""
-    part = photo.with_pixels(photo.pixels[:50, -60:])
-    _, y = measured(part, exposure=1.5 if clipped else 0.5)
+    _, y = measured(photo, exposure=1.5 if clipped else 0.5)
     choices = Choices(boundary=boundary, settings={"tol": 0.0, "max_iter": 300})
     deblurring = prepare_deblurring(y, KERNEL, loaded, choices)
     assert (deblurring.clipped > 0) == clipped
