@@ -135,16 +135,16 @@ def patches_of(pixels: npt.NDArray[np.float32], side: int, most: int, least_step
 def noise_floor_of(patches: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Level of the noise in patches of all colours (N, D), and their least deviation in any direction over that.
 
-    The smallest eigenvalues of the covariance of patches, as many as have a mean below their median (Chen, Zhu & Heng
+    The smallest eigenvalues of the covariance of patches, as many as have no mean above their median (Chen, Zhu & Heng
     2015); 0 for too few patches.
     """
     if len(patches) < FEWEST_IN_COLOUR * patches.shape[1]:
         return 0.0, 0.0
     eigenvalues = _eigenvalues(patches)
-    count = len(eigenvalues)
-    while eigenvalues[:count].mean() > np.median(eigenvalues[:count]):
-        count -= 1
-    floor = float(eigenvalues[:count].mean())
+    counts = np.arange(1, len(eigenvalues) + 1)
+    means = np.cumsum(eigenvalues) / counts
+    medians = (eigenvalues[(counts - 1) // 2] + eigenvalues[counts // 2]) / 2
+    floor = float(means[means <= medians][-1])
     return math.sqrt(floor), math.sqrt(eigenvalues[0] / floor) if floor else 0.0
 
 
