@@ -46,8 +46,8 @@ LEAST_IN_GREY = 2 / 255
 MONOTONE = 0.9
 """By so much a level may lie below that of another bin and pass for one above."""
 
-PASSES = 4
-"""How often the curve of an image in colour is corrected."""
+PASSES, LEAST_CHANGE = 4, 0.01
+"""How often the curve of an image in colour is corrected, and the relative change of its levels that ends it."""
 
 FARTHEST = 1e3
 """Brightness up to which the variance of photon noise grows."""
@@ -231,23 +231,28 @@ def _in_colour(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:
     start = _bins(patches, FEWEST_IN_COLOUR * patches.shape[1])
     if not start:
         return None
-    planes = patches.reshape(len(patches), 3, -1)
+    sizes = np.cumsum([len(b.members) for b in start])
+    planes = patches[np.concatenate([b.members for b in start])].reshape(sizes[-1], 3, -1)
     means = planes.mean(axis=2, keepdims=True)
-    rest = (planes - means) @ _without_mean(planes.shape[2])
-    curve, bins = NoiseCurve.white(1.0), start
+    rest = planes @ _without_mean(planes.shape[2])
+    curve, before = NoiseCurve.white(1.0), np.ones(len(start))
     for _ in range(PASSES):
-        white = (rest / curve.variance(torch.from_numpy(means)).sqrt().numpy()).reshape(len(rest), -1)
+        white = (rest / np.sqrt(np.interp(means, curve.brightness, curve.variances))).reshape(len(rest), -1)
+        known = np.sqrt(np.interp([b.brightness for b in start], curve.brightness, curve.variances))
         bins = []
-        for old in start:
-            patches = white[old.members]
-            factor, flatness = noise_floor_of(patches)
+        for old, level, part in zip(start, known, np.split(white, sizes[:-1]), strict=True):
+            factor, flatness = noise_floor_of(part)
             # Noise alone has this least deviation in so many patches (Marchenko & Pastur 1967).
-            flatness /= 1 - math.sqrt(patches.shape[1] / len(patches))
-            known = float(curve.variance(torch.tensor(old.brightness))) ** 0.5
-            bins.append(replace(old, level=known * factor, flatness=flatness))
+            flatness /= 1 - math.sqrt(part.shape[1] / len(part))
+            bins.append(replace(old, level=float(level) * factor, flatness=flatness))
         if min(b.level for b in bins) <= 0:
             return None
-        curve = _through(_smooth(bins))
+        smooth = _smooth(bins)
+        curve = _through(smooth)
+        levels = np.array([b.level for b in smooth])
+        if np.abs(np.log(levels / before)).max() < LEAST_CHANGE:
+            break
+        before = levels
     return curve_of(bins, LEAST_FLOOR * brightest(pixels), LEAST_FLATNESS)
 
 
