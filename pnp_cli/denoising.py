@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from .clipped_noise import measure_with_clipped
 from .correlated_noise import estimate_noise_of_phases, find_correlated_noise
+from .denoisers import Denoiser
 from .jpeg import JpegRounding
 from .noise import estimate_noise
 from .noise_curve import NoiseCurve, estimate_noise_curve
@@ -76,3 +79,25 @@ def _noise_to_remove(
         return NoiseToRemove(NoiseCurve.white(jpeg.level_with(estimate_noise(pixels, jpeg))))
     by_brightness = None if constant else estimate_noise_curve(pixels)
     return NoiseToRemove(by_brightness or NoiseCurve.white(estimate_noise(pixels)))
+
+
+@torch.no_grad()
+def estimate_together(network: Denoiser, noisy: Sequence[tuple[Tensor, float | Tensor]]) -> list[Tensor]:
+    """`network.estimate` for several images at a time, which is faster for small ones, and differs by rounding.
+
+    Parameters
+    ----------
+    noisy : images (1, C, H, W) of one shape and their noise levels, all numbers or all maps (1, 1, H, W), [0, 1] scale.
+
+    Returns
+    -------
+    list of Tensor
+        The images (1, C, H, W), in their order.
+    """
+    images, levels = zip(*noisy, strict=True)
+    if len(noisy) == 1:
+        return [network.estimate(*noisy[0])]
+    together = torch.cat(images)
+    maps = isinstance(levels[0], Tensor)
+    sigma = torch.cat(levels) if maps else torch.tensor(levels, dtype=together.dtype, device=together.device)
+    return [image[None] for image in network.estimate(together, sigma)]

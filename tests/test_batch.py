@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
-from pnp_cli import kernels, read_image, weights
+from pnp_cli import denoisers, kernels, read_image, weights
 from pnp_cli.cli.paths import FileOptions, Source, target_of
 from pnp_cli.images import Image, write_image
 
@@ -547,6 +548,73 @@ def test_quiet_verbose(pnp: Run, folder: Path, tmp_path: Path, small_weights: Pa
 
 
 # ---------------------------------------------------------------------------------------- cluster
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, photo: Image) -> Path:
+    """Pictures as floats, three of them of one size, one of these in grey, and among them a file that is none."""
+    rows = {"1": slice(0, 24), "2": slice(30, 54), "4": slice(40, 60), "5": slice(10, 34), "6": slice(50, 74)}
+    for name, part in rows.items():
+        pixels = photo.pixels[part, :32]
+        pixels = pixels.mean(axis=2, keepdims=True) if name == "6" else pixels
+        write_image(Image(pixels, "float32"), tmp_path / f"in/{name}.npy")
+    (tmp_path / "in/3.npy").write_bytes(b"nothing")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("options", [("-s", 20), ("-s", 5, "--photon", 3), ("-s", 20, "--repeat", 2)])
+@pytest.mark.parametrize("network", ["small_weights", "conditioned_weights"])
+def test_images_of_one_size_are_denoised_together(
+    pnp: Run, mixed: Path, network: str, options: tuple[object, ...], request: pytest.FixtureRequest
+) -> None:
+    """Each is denoised as alone, the records come in the order of the files, and a bad file is that one alone."""
+    command = ("denoise", mixed, "-w", request.getfixturevalue(network), "--json", *options)
+    facts = {}
+    for batch in (1, 2, 8):
+        result = pnp(*command, "-o", f"{mixed}-{batch}/", "--batch", batch)
+        assert result.returncode == 1
+        facts[batch] = [json.loads(line) for line in result.stdout.splitlines()]
+        assert [(Path(fact["input"]).stem, fact["ok"]) for fact in facts[batch]] == [
+            (str(i), i != 3) for i in range(1, 7)
+        ]
+        assert [fact.get("seconds", 1) > 0 for fact in facts[batch]] == [True] * 6
+    for batch in (2, 8):
+        for i in (1, 2, 4, 5, 6):
+            alone, together = (read_image(Path(f"{mixed}-{b}/{i}.npy")).pixels for b in (1, batch))
+            assert np.abs(alone - together).max() < 1e-6
+            before, after = (facts[b][i - 1]["residuals"] for b in (1, batch))
+            assert after == pytest.approx(before, rel=1e-4)
+
+
+def test_what_is_too_much_together_is_done_alone(
+    pnp: Run, mixed: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    estimate = denoisers.EulerNetwork.estimate
+
+    def short_of_memory(self: denoisers.EulerNetwork, x: Tensor, sigma: float | Tensor) -> Tensor:
+        sizes.append(len(x))
+        if len(x) > 1:
+            raise RuntimeError("not enough memory")
+        return estimate(self, x, sigma)
+
+    monkeypatch.setattr(denoisers.EulerNetwork, "estimate", short_of_memory)
+    (mixed / "3.npy").unlink()
+    result = pnp("denoise", mixed, "-o", f"{mixed}-out/", *common(small_weights), "--batch", 8)
+    assert result.returncode == 0, result.stderr
+    assert sizes == [2, 1, 1, 1, 1, 1]
+    assert names(Path(f"{mixed}-out")) == ["1.npy", "2.npy", "4.npy", "5.npy", "6.npy"]
+
+
+def test_the_first_that_fails_ends_a_batch_of_several(
+    pnp: Run, mixed: Path, small_weights: Path, tmp_path: Path
+) -> None:
+    command = ("denoise", mixed, "-o", tmp_path / "out/", *common(small_weights), "--batch", 8, "--fail-fast")
+    assert pnp(*command).returncode == 1
+    assert names(tmp_path / "out") == ["1.npy", "2.npy"], "what waited before it is done"
+    refused = pnp(*command, "--scheduler", "tcp://127.0.0.1:8786")
+    assert refused.returncode == 2
+    assert b"leave it out with --scheduler" in refused.stderr
 
 
 def free_port() -> int:

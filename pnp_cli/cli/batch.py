@@ -6,7 +6,7 @@ import hashlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,7 +42,27 @@ class Outcome:
     """Whether formats that hold floats get the pixels as they are."""
 
 
-Work = Callable[[Image, str], Outcome]
+@dataclass(frozen=True)
+class Pending:
+    """Work on an image that waits for something that is computed faster for several images at a time.
+
+    Attributes
+    ----------
+    kind : images of one kind can go together.
+    most : how many of them.
+    argument : what the computation needs of this image.
+    compute : from the arguments of several images to their results.
+    finish : from the result for this image to what the work gives.
+    """
+
+    kind: Hashable
+    most: int
+    argument: Any
+    compute: Callable[[Sequence[Any]], Sequence[Any]]
+    finish: Callable[[Any], Outcome]
+
+
+Work = Callable[[Image, str], Outcome | Pending]
 
 T = TypeVar("T")
 
@@ -78,9 +98,7 @@ def run_batch(options: FileOptions, work: Work) -> int:
             if options.scheduler is not None:
                 _run_cluster(jobs, options, work, book)
             else:
-                for job in jobs:
-                    if book.enter(job, attempt(_local, job, options, work, manifest)):
-                        break
+                _Here(options, work, book).run(jobs)
         finally:
             if len(jobs) > 1:
                 say(str(book), options.quiet)
@@ -196,15 +214,6 @@ def attempt(do: Callable[..., T], *arguments: Any) -> T | Finished:
     return replace(result, facts={"seconds": round(time.perf_counter() - start, 3)} | result.facts)
 
 
-def _local(job: Job, options: FileOptions, work: Work, manifest: Manifest) -> Finished:
-    """One input from file to file, here."""
-    source, target = job
-    read = _read(job, options)
-    if isinstance(read, Finished):
-        return read
-    return _deliver(restore_bytes(read, source.name, target, options, work), job, options, manifest)
-
-
 def _read(job: Job, options: FileOptions) -> bytes | Finished:
     """The bytes of an input, or its end if its output exists and it is to be skipped then."""
     source, target = job
@@ -218,8 +227,36 @@ def _skip(name: str, target: Path, options: FileOptions) -> Finished:
     return Finished({"output": str(target), "skipped": True})
 
 
+Steps = Generator[Pending, Any, "Finished"]
+"""Work on one file, which waits for a result at most once, and gives how it ended."""
+
+
 def restore_bytes(content: bytes, name: str, target: Path | None, options: FileOptions, work: Work) -> Finished:
     """From the bytes of an input file to those of its output, touching no file."""
+    steps = _restoring(content, name, target, options, work)
+    begun = _next(steps, None)
+    if isinstance(begun, Finished):
+        return begun
+    (result,) = begun.compute([begun.argument])
+    return _end(steps, result)
+
+
+def _next(steps: Steps, result: Any) -> Pending | Finished:
+    """Go on with the work on a file, with the result that it waits for, or to begin with None."""
+    try:
+        return steps.send(result)
+    except StopIteration as end:
+        return end.value
+
+
+def _end(steps: Steps, result: Any) -> Finished:
+    end = _next(steps, result)
+    assert isinstance(end, Finished)
+    return end
+
+
+def _restoring(content: bytes, name: str, target: Path | None, options: FileOptions, work: Work) -> Steps:
+    """The same in steps."""
     image = read_image(content, name, options.max_pixels).for_output(DEPTHS[options.bit_depth], options.strip)
     if options.file_format or target is None:
         suffix = (options.file_format or natural_suffix(image)).lower().removeprefix(".")
@@ -233,6 +270,8 @@ def restore_bytes(content: bytes, name: str, target: Path | None, options: FileO
         say(f"{name}: {note}", options.quiet)
     outcome = work(image, name)
     del image  # its memory is needed for the output
+    if isinstance(outcome, Pending):
+        outcome = outcome.finish((yield outcome))
     facts: dict[str, Any] = {"input_sha256": hashlib.sha256(content).hexdigest(), "notes": list(notes)}
     if outcome.failure:
         facts["output"] = None
@@ -269,6 +308,84 @@ def _deliver(end: Finished, job: Job, options: FileOptions, manifest: Manifest) 
             return _skip(source.name, target, options)
         say(f"wrote {target}", options.quiet)
     return end
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A file whose image waits for others of its kind; `seconds` is what the work on it took so far."""
+
+    job: Job
+    steps: Steps
+    pending: Pending
+    seconds: float
+
+
+def _compute(waiting: Sequence[_Waiting]) -> list[Any]:
+    """What files of one kind wait for."""
+    return list(waiting[0].pending.compute([file.pending.argument for file in waiting]))
+
+
+class _Here:
+    """Files restored in this process, in their order: one at a time, or several where they wait for each other."""
+
+    def __init__(self, options: FileOptions, work: Work, book: _Book) -> None:
+        self.options, self.work, self.book = options, work, book
+        self.waiting: list[_Waiting] = []
+
+    def run(self, jobs: Iterable[Job]) -> None:
+        """Until all are done, or none can be any more."""
+        for job in jobs:
+            start = time.perf_counter()
+            begun = attempt(self._begin, job)
+            seconds = time.perf_counter() - start
+            if isinstance(begun, Finished):
+                if self._finish() or self._enter(job, begun, seconds):
+                    return
+                continue
+            steps, pending = begun
+            if self.waiting and self.waiting[0].pending.kind != pending.kind and self._finish():
+                return
+            self.waiting.append(_Waiting(job, steps, pending, seconds))
+            if len(self.waiting) >= pending.most and self._finish():
+                return
+        self._finish()
+
+    def _begin(self, job: Job) -> tuple[Steps, Pending] | Finished:
+        source, target = job
+        read = _read(job, self.options)
+        if isinstance(read, Finished):
+            return read
+        steps = _restoring(read, source.name, target, self.options, self.work)
+        begun = _next(steps, None)
+        return begun if isinstance(begun, Finished) else (steps, begun)
+
+    def _finish(self) -> bool:
+        """Compute what files wait for, and finish them; true if the batch is to stop."""
+        waiting, self.waiting = self.waiting, []
+        if not waiting:
+            return False
+        start = time.perf_counter()
+        results = attempt(_compute, waiting)
+        if isinstance(results, Finished):  # each alone, so that only those fail that must
+            alone = (attempt(_compute, [file]) for file in waiting)
+            results = [result if isinstance(result, Finished) else result[0] for result in alone]
+        share = (time.perf_counter() - start) / len(waiting)
+        for file, result in zip(waiting, results, strict=True):
+            start = time.perf_counter()
+            end = result if isinstance(result, Finished) else attempt(_end, file.steps, result)
+            if self._enter(file.job, end, file.seconds + share + time.perf_counter() - start):
+                return True
+        return False
+
+    def _enter(self, job: Job, end: Finished, seconds: float) -> bool:
+        """Write an output, if there is one, and note how the file ended; true if the batch is to stop."""
+        start = time.perf_counter()
+        if end.data is not None:
+            end = attempt(_deliver, end, job, self.options, self.book.manifest)
+        if "seconds" in end.facts:
+            seconds += time.perf_counter() - start
+            end = replace(end, facts=end.facts | {"seconds": round(seconds, 3)})
+        return self.book.enter(job, end)
 
 
 def _run_cluster(jobs: Sequence[Job], options: FileOptions, work: Work, book: _Book) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import DivergenceError
+from ..errors import DivergenceError, UsageError
 from . import options as o
-from .batch import FALSE_CERTIFICATE, Outcome, run_batch
+from .batch import FALSE_CERTIFICATE, Outcome, Pending, run_batch
 from .console import progress, say
 from .paths import FileOptions
 from .shared import takes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST_PIXELS = 2**20
+"""Of the images that the network gets at a time; for more it works on parts of one anyway."""
 
 
 @takes(before=[o.images_in_and_out("denoised")], after=[o.file_options])
@@ -40,6 +48,15 @@ def denoise(
     ] = False,
     correlation: o.Correlation = "auto",
     tile: o.Tile = "auto",
+    batch: Annotated[
+        int,
+        typer.Option(
+            "--batch",
+            metavar="N",
+            min=1,
+            help="Denoise up to N images of one size at a time: faster for small ones, equal up to rounding.",
+        ),
+    ] = 1,
 ) -> None:
     """Remove noise from images.
 
@@ -59,6 +76,8 @@ def denoise(
     photons = o.read_photon(photon, level)
     distance = o.read_correlation(correlation)
     side = o.read_side(tile, "--tile", 64)
+    if batch > 1 and files.scheduler:
+        raise UsageError("--batch is for images that are restored here; leave it out with --scheduler")
     hint = o.level_hint(level, "--sigma")
     if hint:
         say(hint, quiet)
@@ -70,7 +89,7 @@ def denoise(
     from ..conditions import RunningChecks
     from ..correlated_noise import may_be_correlated
     from ..denoisers import Ensemble
-    from ..denoising import NoiseToRemove, noise_to_remove
+    from ..denoising import NoiseToRemove, estimate_together, noise_to_remove
     from ..devices import describe_device
     from ..exposure import brightened, find_gain
     from ..images import Image
@@ -85,7 +104,7 @@ def denoise(
     shelf = Shelf(weights, place)
     say(f"device      {describe_device(place)}", quiet)
 
-    def work(image: Image, name: str) -> Outcome:
+    def work(image: Image, name: str) -> Outcome | Pending:
         loaded = shelf.get(image.pixels.shape[2])
         certificate = loaded.certificate
         noisy = to_tensor(image, place)
@@ -145,35 +164,45 @@ def denoise(
         }
         if files.dry_run:
             return Outcome(None, fields)
-        with progress(name, repeat, quiet) as show:
-            # Once: as it is. Repeatedly: one operator, so its reference is kept.
-            denoise = network.estimate
+
+        def conclude(denoise: Callable[[Tensor], Tensor]) -> Outcome:
+            with progress(name, repeat, quiet) as show:
+                solution = fixed_point(
+                    denoise,
+                    whole,
+                    tol=0.0,
+                    max_iter=repeat,
+                    checks=checks,
+                    callback=lambda record, _: show(record.iteration, f"{record.iteration}/{repeat}"),
+                )
             if repeat > 1:
-                with torch.no_grad():
-                    denoise = network.condition(whole, noise)
-            solution = fixed_point(
-                lambda x: denoise(x, noise),
-                whole,
-                tol=0.0,
-                max_iter=repeat,
-                checks=checks,
-                callback=lambda record, _: show(record.iteration, f"{record.iteration}/{repeat}"),
-            )
-        if repeat > 1:
-            for record in solution.records:
-                say(f"  application {record.iteration:3d}: residual {record.residual:.6g}", quiet)
-            slack = RunningChecks.rounding(solution.value)
-            steady = all(b.residual <= a.residual + slack for a, b in pairwise(solution.records))
-            say("  the residuals are nonincreasing" if steady else "  the residuals are NOT nonincreasing", quiet)
-        for violation in solution.violations:
-            say(f"{name}: VIOLATION {violation}")
-        if solution.status is Status.DIVERGED:
-            raise DivergenceError("the denoiser diverged, nothing was written; use certified weights such as 'huber'")
-        fields |= {
-            "residuals": [record.residual for record in solution.records],
-            "violations": list(solution.violations),
-        }
-        result = within_range_of(noisy, solution.value) if restored else solution.value
-        return Outcome(from_tensor(result, image), fields, FALSE_CERTIFICATE if solution.violations else "")
+                for record in solution.records:
+                    say(f"  application {record.iteration:3d}: residual {record.residual:.6g}", quiet)
+                slack = RunningChecks.rounding(solution.value)
+                steady = all(b.residual <= a.residual + slack for a, b in pairwise(solution.records))
+                say("  the residuals are nonincreasing" if steady else "  the residuals are NOT nonincreasing", quiet)
+            for violation in solution.violations:
+                say(f"{name}: VIOLATION {violation}")
+            if solution.status is Status.DIVERGED:
+                raise DivergenceError(
+                    "the denoiser diverged, nothing was written; use certified weights such as 'huber'"
+                )
+            facts = fields | {
+                "residuals": [record.residual for record in solution.records],
+                "violations": list(solution.violations),
+            }
+            result = within_range_of(noisy, solution.value) if restored else solution.value
+            return Outcome(from_tensor(result, image), facts, FALSE_CERTIFICATE if solution.violations else "")
+
+        if repeat > 1:  # one operator, so its reference is kept
+            with torch.no_grad():
+                network = network.condition(whole, noise)
+            return conclude(lambda x: network(x, noise))
+        most = min(batch, MOST_PIXELS // (height * width))
+        if most > 1 and value and network is loaded.network:
+            kind = (id(network), whole.shape, curve.constant)
+            compute = partial(estimate_together, network)
+            return Pending(kind, most, (whole, noise), compute, lambda result: conclude(lambda _: result))
+        return conclude(lambda x: network.estimate(x, noise))
 
     raise typer.Exit(run_batch(files.protecting(*shelf.paths), work))
