@@ -68,6 +68,21 @@ class Brightened(OnViews):
         super().__init__(denoiser)
         self.gain = gain
 
+    @property
+    def inner(self) -> Denoiser:
+        """N."""
+        (denoiser,) = self.denoisers
+        assert isinstance(denoiser, Denoiser)
+        return denoiser
+
+    def reach(self, p: int) -> int:
+        """That of N, since a part of the image is brightened like the whole; see `Denoiser.reach`."""
+        return self.inner.reach(p)
+
+    def part(self, where: tuple[slice, slice]) -> Brightened:
+        """The same for a part of the image, see `Denoiser.part`."""
+        return Brightened(self.gain, self.inner.part(where))
+
     def views(self, x: Tensor) -> Iterator[Tensor]:
         """The image, brightened."""
         yield self.gain * x

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .conditioned import Conditioned, ConditionedNetwork, assemble
 from .denoisers import Denoiser, part_of
+from .exposure import Brightened, brightened, gain_of
 
 BYTES_PER_PIXEL = 1200
 """Memory that an image needs per pixel while it is denoised whole: `conditioned` takes 320 as measured on 1 and 4
@@ -91,16 +92,17 @@ class Tiled(Denoiser):
 
         The operator reaches less far than the network, so its tiles have smaller halos.
         """
-        network = self.denoiser
+        gain = gain_of(self.denoiser)
+        network = self.denoiser.inner if isinstance(self.denoiser, Brightened) else self.denoiser
         if not isinstance(network, ConditionedNetwork):
             return self
 
         def parts() -> Iterator[tuple[Conditioned, tuple[slice, slice], tuple[slice, slice]]]:
             for tile in self._tiles(reference):
-                part, level = _part(reference, tile.outer), part_of(sigma, *tile.outer)
+                part, level = gain * _part(reference, tile.outer), gain * part_of(sigma, *tile.outer)
                 yield network.condition(part, level, noisy, guide_factor), tile.crop, tile.inner
 
-        return Tiled.of(assemble(parts(), reference.shape), self.side)
+        return Tiled.of(brightened(gain, assemble(parts(), reference.shape)), self.side)
 
     def _tiles(self, x: Tensor) -> Iterator[Tile]:
         return tiles_of(x.shape[2], x.shape[3], self.side, self.halo, self.multiple)

@@ -10,6 +10,7 @@ import torch
 
 from pnp_cli import Ensemble, Tiled, certify, read_image
 from pnp_cli.denoisers import Denoiser, DnCNNArchitecture
+from pnp_cli.exposure import Brightened
 from pnp_cli.images import Image
 from pnp_cli.presets import build
 from pnp_cli.tiling import choose_tile, tiles_of
@@ -46,6 +47,20 @@ def test_tiled_equals_whole(name: str, height: int, width: int, side: int, kind:
     whole, parts = network.condition(y, s), tiled.condition(y, s)
     torch.testing.assert_close(parts(x, s), whole(x, s), rtol=0, atol=1e-12)
     torch.testing.assert_close(Ensemble(tiled)(x, s), Ensemble(network)(x, s), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["level", "map"])
+def test_dark_images_are_brightened_by_tiles(kind: str) -> None:
+    """Without a copy of the whole image, and with the same result: also for a frozen reference."""
+    network = small_conditioned().double()
+    whole, parts = Brightened(8, network), Tiled.of(Brightened(8, network), 32)
+    x, y = (torch.rand(1, 3, 41, 310, dtype=torch.float64) / 8 for _ in range(2))
+    s = 0.01 if kind == "level" else 0.002 + 0.02 * torch.rand_like(x[:, :1])
+    torch.testing.assert_close(parts(x, s), whole(x, s), rtol=0, atol=1e-13)
+    torch.testing.assert_close(parts.estimate(x, s), whole.estimate(x, s), rtol=0, atol=1e-13)
+    operator = parts.condition(y, s)
+    torch.testing.assert_close(operator(x, s), whole.condition(y, s)(x, s), rtol=0, atol=1e-13)
+    assert certify(operator) == certify(network.condition(y, s))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -122,12 +122,12 @@ def denoise(
         noise = curve.levels(whole)
         value = 255 * root_mean_square(noise)
 
+        gain = find_gain(noisy, value / 255)
         height, width = (-(-n // stride) for n in image.size)
-        network = tiled(loaded.network, (height, width), side, place)
+        # Brightened by tiles, since there may be no room for another copy of the image.
+        network = tiled(brightened(gain, loaded.network), (height, width), side, place)
         network = Ensemble(network) if ensemble else network
         network = Polyphase(stride, network) if stride > 1 else network
-        gain = find_gain(noisy, value / 255)
-        network = brightened(gain, network)
         two_passes = network.takes_reference
         # The iterates are not projected, so the map is the network itself.
         checks = RunningChecks(certificate.alpha, box=None) if certificate.averaged else None
