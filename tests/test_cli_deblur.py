@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.signal import fftconvolve
 from skimage import data
 
@@ -14,6 +15,7 @@ from pnp_cli import kernels, read_image, write_image
 from pnp_cli.cli.kernel_options import complete_auto
 from pnp_cli.errors import UsageError
 from pnp_cli.images import Image
+from pnp_cli.light import to_light, to_samples
 
 from .conftest import Run
 from .helpers import psnr_of, shared_noise
@@ -166,6 +168,18 @@ def test_motion_is_estimated(pnp: Run, moved: Path, small_weights: Path) -> None
     assert pnp("kernel", moved, "--motion", "auto", "-o", moved.with_name("k.npy")).returncode == 0
     kernel = np.load(moved.with_name("k.npy"))
     assert kernel.shape == kernels.motion(length, angle).shape
+
+
+def test_motion_is_estimated_in_the_light(pnp: Run, tmp_path: Path, small_weights: Path) -> None:
+    light = fftconvolve(to_light(torch.from_numpy(SCENE)).numpy(), kernels.motion(15, 30), mode="valid")
+    seen = to_samples(torch.from_numpy(light)).numpy() + np.random.default_rng(0).normal(0, 1 / 255, light.shape)
+    write_image(Image(seen.clip(0, 1).astype(np.float32)[..., None]), tmp_path / "seen.png")
+    options = ("--motion", "auto", "--linear-light", "--json")
+    restored = one_object(pnp("deblur", tmp_path / "seen.png", *options, "-w", small_weights, "--dry-run"))
+    words = str(restored["kernel"])
+    assert abs(float(words.split()[1]) - 15) < 1
+    assert abs(float(words.split()[3]) - 30) < 3
+    assert one_object(pnp("kernel", tmp_path / "seen.png", *options))["input"] == f"{words}, in linear light"
 
 
 def test_no_clear_motion(pnp: Run, photo_file: Path, small_weights: Path) -> None:

@@ -76,7 +76,7 @@ def blur(
     blur_for, model = BlurCache(place), boundary_model(boundary)
 
     def work(image: Image, name: str) -> Outcome:
-        in_light = image.photograph if linear_light is None else linear_light
+        in_light = k.in_light(image, linear_light)
         fields = {
             "kernel": description,
             "boundary": boundary,

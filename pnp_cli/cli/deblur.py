@@ -191,7 +191,7 @@ def deblur(
                 f"{reference}: the reference is {truth.kind}, but {name} is {image.kind}; crop or convert one of them"
             )
         y = to_tensor(image, place)
-        in_light = image.photograph if linear_light is None else linear_light
+        in_light = k.in_light(image, linear_light)
         own = replace(choices, jpeg=image.jpeg if jpeg else None, linear_light=in_light)
         psf, description = choice.of(image, own.jpeg, linear_light=in_light)
         loaded = shelf.get(image.pixels.shape[2])

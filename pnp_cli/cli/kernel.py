@@ -40,6 +40,7 @@ def kernel(
         ),
     ] = None,
     picture: k.Picture = None,
+    linear_light: k.LinearLight = None,
     on_exists: o.OnExists = "error",
     max_pixels: o.MaxPixels = MAX_PIXELS,
     json: o.Json = False,
@@ -70,7 +71,9 @@ def kernel(
 
     seen = read_image(image, max_pixels=max_pixels) if image else None
     try:
-        psf, description = choice.of(seen, seen.jpeg if seen else None)
+        in_light = seen is not None and k.in_light(seen, linear_light)
+        psf, description = choice.of(seen, seen.jpeg if seen else None, linear_light=in_light)
+        description += ", in linear light" if in_light else ""
     except InputError as error:
         raise InputError(f"{image}: {error}") from error
     facts = kernels.properties(psf)

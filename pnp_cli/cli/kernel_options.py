@@ -128,6 +128,11 @@ def is_number(word: str) -> bool:
     return True
 
 
+def in_light(image: Image, linear_light: bool | None) -> bool:
+    """Whether light is blurred in an image: as --linear-light says, else by what its file tells of a camera."""
+    return image.photograph if linear_light is None else linear_light
+
+
 SHARP = 3.0
 """Motions that are found in sharp images are shorter, in pixels."""
 
