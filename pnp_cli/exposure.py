@@ -107,4 +107,4 @@ def brightened(gain: float, denoiser: Denoiser) -> Denoiser:
 
 def gain_of(denoiser: nn.Module) -> float:
     """By how much a denoiser sees images brighter than they are."""
-    return denoiser.gain if isinstance(denoiser, Brightened) else 1.0
+    return float(getattr(denoiser, "gain", 1.0))

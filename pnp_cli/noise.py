@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from .jpeg import JpegRounding
 from .jpeg_noise import noise_before_compression
@@ -151,12 +152,13 @@ def noise_floor_of(patches: npt.NDArray[np.float64]) -> tuple[float, float]:
 def _eigenvalues(patches: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Of the covariance of patches (N, D), ascending.
 
-    As a product and not by NumPy's function, which copies the patches several times: rounding is far below their noise.
+    As a product, since NumPy's covariance copies the patches several times; rounding hides deviations below 10⁻⁷ of the
+    mean. By torch, for NumPy has threads of its own, which would keep those of the networks from their processors.
     """
-    count = len(patches)
-    mean = np.full(count, 1 / count) @ patches
-    covariance = (patches.T @ patches - count * np.outer(mean, mean)) / (count - 1)
-    return np.linalg.eigvalsh(covariance).clip(min=0)
+    x = torch.from_numpy(patches)
+    mean = x.mean(0)
+    covariance = (x.T @ x - len(x) * torch.outer(mean, mean)) / (len(x) - 1)
+    return torch.linalg.eigvalsh(covariance).clamp_min(0).numpy()
 
 
 def _moments_of_texture(side: int) -> tuple[float, float]:

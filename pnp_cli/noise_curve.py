@@ -47,7 +47,8 @@ MONOTONE = 0.9
 """By so much a level may lie below that of another bin and pass for one above."""
 
 PASSES, LEAST_CHANGE = 4, 0.01
-"""How often the curve of an image in colour is corrected, and the relative change of its levels that ends it."""
+"""How often the curve of an image in colour is corrected, and the relative change of its levels that ends it before:
+it does where the noise is much the same everywhere."""
 
 FARTHEST = 1e3
 """Brightness up to which the variance of photon noise grows."""
@@ -231,16 +232,16 @@ def _in_colour(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:
     start = _bins(patches, FEWEST_IN_COLOUR * patches.shape[1])
     if not start:
         return None
-    sizes = np.cumsum([len(b.members) for b in start])
-    planes = patches[np.concatenate([b.members for b in start])].reshape(sizes[-1], 3, -1)
+    ends = np.cumsum([len(b.members) for b in start])
+    planes = patches[np.concatenate([b.members for b in start])].reshape(ends[-1], 3, -1)
     means = planes.mean(axis=2, keepdims=True)
-    rest = planes @ _without_mean(planes.shape[2])
+    rest = (torch.from_numpy(planes) @ _without_mean(planes.shape[2])).numpy()
     curve, before = NoiseCurve.white(1.0), np.ones(len(start))
     for _ in range(PASSES):
         white = (rest / np.sqrt(np.interp(means, curve.brightness, curve.variances))).reshape(len(rest), -1)
         known = np.sqrt(np.interp([b.brightness for b in start], curve.brightness, curve.variances))
         bins = []
-        for old, level, part in zip(start, known, np.split(white, sizes[:-1]), strict=True):
+        for old, level, part in zip(start, known, np.split(white, ends[:-1]), strict=True):
             factor, flatness = noise_floor_of(part)
             # Noise alone has this least deviation in so many patches (Marchenko & Pastur 1967).
             flatness /= 1 - math.sqrt(part.shape[1] / len(part))
@@ -248,11 +249,10 @@ def _in_colour(pixels: npt.NDArray[np.float32]) -> NoiseCurve | None:
         if min(b.level for b in bins) <= 0:
             return None
         smooth = _smooth(bins)
-        curve = _through(smooth)
         levels = np.array([b.level for b in smooth])
         if np.abs(np.log(levels / before)).max() < LEAST_CHANGE:
             break
-        before = levels
+        curve, before = _through(smooth), levels
     return curve_of(bins, LEAST_FLOOR * brightest(pixels), LEAST_FLATNESS)
 
 
@@ -265,7 +265,7 @@ def _smooth(bins: list[Bin]) -> list[Bin]:
 
 def _in_grey(plane: npt.NDArray[np.float32]) -> NoiseCurve | None:
     patches, texture = textured_patches(plane)
-    rest = patches @ _without_mean(patches.shape[1])
+    rest = (torch.from_numpy(patches) @ _without_mean(patches.shape[1])).numpy()
     bins = []
     for old in _bins(patches, 2 * FEWEST_WEAK * patches.shape[1]):
         level, flatness = weak_texture_floor_of(rest[old.members], texture[old.members])
@@ -273,6 +273,6 @@ def _in_grey(plane: npt.NDArray[np.float32]) -> NoiseCurve | None:
     return curve_of(bins, LEAST_IN_GREY * brightest(plane), LEAST_FLATNESS_IN_GREY)
 
 
-def _without_mean(size: int) -> npt.NDArray[np.float64]:
+def _without_mean(size: int) -> Tensor:
     """An orthonormal basis of the vectors of that size whose entries have the mean 0, (size, size − 1)."""
-    return np.asarray(np.linalg.svd(np.ones((1, size)))[2][1:].T)
+    return torch.linalg.svd(torch.ones(1, size, dtype=torch.float64))[2][1:].T

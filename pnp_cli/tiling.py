@@ -70,7 +70,7 @@ class Tiled(Denoiser):
         self.denoiser, self.side, self.halo = denoiser, side, halo
         self.multiple, self.image_channels = denoiser.multiple, denoiser.image_channels
         self.architecture, self.takes_reference = denoiser.architecture, denoiser.takes_reference
-        self.centre = denoiser.centre
+        self.centre, self.gain = denoiser.centre, gain_of(denoiser)
 
     @classmethod
     def of(cls, network: Denoiser, side: int) -> Tiled:
@@ -92,17 +92,16 @@ class Tiled(Denoiser):
 
         The operator reaches less far than the network, so its tiles have smaller halos.
         """
-        gain = gain_of(self.denoiser)
         network = self.denoiser.inner if isinstance(self.denoiser, Brightened) else self.denoiser
         if not isinstance(network, ConditionedNetwork):
             return self
 
         def parts() -> Iterator[tuple[Conditioned, tuple[slice, slice], tuple[slice, slice]]]:
             for tile in self._tiles(reference):
-                part, level = gain * _part(reference, tile.outer), gain * part_of(sigma, *tile.outer)
+                part, level = self.gain * _part(reference, tile.outer), self.gain * part_of(sigma, *tile.outer)
                 yield network.condition(part, level, noisy, guide_factor), tile.crop, tile.inner
 
-        return Tiled.of(brightened(gain, assemble(parts(), reference.shape)), self.side)
+        return Tiled.of(brightened(self.gain, assemble(parts(), reference.shape)), self.side)
 
     def _tiles(self, x: Tensor) -> Iterator[Tile]:
         return tiles_of(x.shape[2], x.shape[3], self.side, self.halo, self.multiple)
@@ -126,9 +125,14 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def room(device: torch.device) -> float:
+    """Pixels of images that half the free memory of a device is enough for."""
+    return free_memory(device) / 2 / BYTES_PER_PIXEL
+
+
 def choose_tile(height: int, width: int, halo: int, device: torch.device) -> int:
     """Side of the tiles for an image, 0 for none: so that half the free memory is enough."""
-    pixels = free_memory(device) / 2 / BYTES_PER_PIXEL
+    pixels = room(device)
     if height * width <= min(pixels, LARGEST**2):
         return 0
     return int(min(LARGEST, max(SMALLEST, math.sqrt(pixels) - 2 * halo)))

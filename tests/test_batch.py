@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pnp_cli import denoisers, kernels, read_image, weights
 from pnp_cli.cli.paths import FileOptions, Source, target_of
+from pnp_cli.errors import StorageError
 from pnp_cli.images import Image, write_image
 
 from .conftest import Run
@@ -552,38 +553,70 @@ def test_quiet_verbose(pnp: Run, folder: Path, tmp_path: Path, small_weights: Pa
 
 @pytest.fixture
 def mixed(tmp_path: Path, photo: Image) -> Path:
-    """Pictures as floats, three of them of one size, one of these in grey, and among them a file that is none."""
-    rows = {"1": slice(0, 24), "2": slice(30, 54), "4": slice(40, 60), "5": slice(10, 34), "6": slice(50, 74)}
-    for name, part in rows.items():
-        pixels = photo.pixels[part, :32]
+    """Pictures as floats: seven of one size, one of them in grey, one of another size, and a file that is none."""
+    tops = {"1": 0, "2": 30, "4": 40, "5": 10, "6": 50, "7": 20, "8": 55, "9": 5}
+    for name, top in tops.items():
+        pixels = photo.pixels[top : top + (20 if name == "4" else 24), :32]
         pixels = pixels.mean(axis=2, keepdims=True) if name == "6" else pixels
         write_image(Image(pixels, "float32"), tmp_path / f"in/{name}.npy")
     (tmp_path / "in/3.npy").write_bytes(b"nothing")
     return tmp_path / "in"
 
 
-@pytest.mark.parametrize("options", [("-s", 20), ("-s", 5, "--photon", 3), ("-s", 20, "--repeat", 2)])
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images the plain network gets, call by call."""
+    seen: list[int] = []
+    body = denoisers.EulerNetwork.body
+
+    def counting(self: denoisers.EulerNetwork, x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append(len(x))
+        return body(self, x, sigma)
+
+    monkeypatch.setattr(denoisers.EulerNetwork, "body", counting)
+    return seen
+
+
+@pytest.mark.parametrize("options", [("-s", 20), ("-s", 5, "--photon", 3)])
 @pytest.mark.parametrize("network", ["small_weights", "conditioned_weights"])
 def test_images_of_one_size_are_denoised_together(
-    pnp: Run, mixed: Path, network: str, options: tuple[object, ...], request: pytest.FixtureRequest
+    pnp: Run, mixed: Path, sizes: list[int], network: str, options: tuple[object, ...], request: pytest.FixtureRequest
 ) -> None:
     """Each is denoised as alone, the records come in the order of the files, and a bad file is that one alone."""
     command = ("denoise", mixed, "-w", request.getfixturevalue(network), "--json", *options)
-    facts = {}
+    facts, calls = {}, {}
     for batch in (1, 2, 8):
-        result = pnp(*command, "-o", f"{mixed}-{batch}/", "--batch", batch)
+        result = pnp(*command, "-o", f"{mixed}-{batch}/", "--batch", batch, "--manifest", f"{mixed}-{batch}.json")
         assert result.returncode == 1
-        facts[batch] = [json.loads(line) for line in result.stdout.splitlines()]
-        assert [(Path(fact["input"]).stem, fact["ok"]) for fact in facts[batch]] == [
-            (str(i), i != 3) for i in range(1, 7)
-        ]
-        assert [fact.get("seconds", 1) > 0 for fact in facts[batch]] == [True] * 6
+        facts[batch], calls[batch] = [json.loads(line) for line in result.stdout.splitlines()], sizes.copy()
+        sizes.clear()
+        ends = [(Path(fact["input"]).stem, fact["ok"]) for fact in facts[batch]]
+        assert ends == [(str(i), i != 3) for i in range(1, 10)]
+        assert all("seconds" in fact for fact in facts[batch] if fact["ok"])
+        entries = json.loads(Path(f"{mixed}-{batch}.json").read_text())["files"]
+        assert [(Path(entry["input"]).stem, entry["ok"]) for entry in entries] == ends
+    assert calls == {1: [1] * 8, 2: [2, 1, 1, 1, 2, 1], 8: [2, 1, 1, 1, 3]}
     for batch in (2, 8):
-        for i in (1, 2, 4, 5, 6):
+        for i in (1, 2, 4, 5, 6, 7, 8, 9):
             alone, together = (read_image(Path(f"{mixed}-{b}/{i}.npy")).pixels for b in (1, batch))
             assert np.abs(alone - together).max() < 1e-6
             before, after = (facts[b][i - 1]["residuals"] for b in (1, batch))
             assert after == pytest.approx(before, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("extra", "most"), [((), 3), (("--repeat", 2), 1), (("--ensemble",), 1), (("--tile", 64), 1), (("--tile", 96), 2)]
+)
+def test_what_goes_together(
+    pnp: Run, photo: Image, tmp_path: Path, small_weights: Path, sizes: list[int], extra: tuple[object, ...], most: int
+) -> None:
+    """No more than fits into a tile, and nothing that takes several calls of the network anyway."""
+    for i in range(3):
+        write_image(photo.with_pixels(photo.pixels[i : i + 60, :64]), tmp_path / f"in/{i}.png")
+    command = ("denoise", tmp_path / "in", *common(small_weights), "-o", tmp_path / "out/", "--batch", 8)
+    assert pnp(*command, *extra).returncode == 0
+    assert max(sizes) == most
+    assert names(tmp_path / "out") == ["0.png", "1.png", "2.png"]
 
 
 def test_what_is_too_much_together_is_done_alone(
@@ -602,8 +635,8 @@ def test_what_is_too_much_together_is_done_alone(
     (mixed / "3.npy").unlink()
     result = pnp("denoise", mixed, "-o", f"{mixed}-out/", *common(small_weights), "--batch", 8)
     assert result.returncode == 0, result.stderr
-    assert sizes == [2, 1, 1, 1, 1, 1]
-    assert names(Path(f"{mixed}-out")) == ["1.npy", "2.npy", "4.npy", "5.npy", "6.npy"]
+    assert sizes == [2, 1, 1, 1, 1, 1, 3, 1, 1, 1]
+    assert len(names(Path(f"{mixed}-out"))) == 8
 
 
 def test_the_first_that_fails_ends_a_batch_of_several(
@@ -612,7 +645,32 @@ def test_the_first_that_fails_ends_a_batch_of_several(
     command = ("denoise", mixed, "-o", tmp_path / "out/", *common(small_weights), "--batch", 8, "--fail-fast")
     assert pnp(*command).returncode == 1
     assert names(tmp_path / "out") == ["1.npy", "2.npy"], "what waited before it is done"
-    refused = pnp(*command, "--scheduler", "tcp://127.0.0.1:8786")
+
+
+def test_a_full_disk_ends_a_batch_of_several(
+    pnp: Run, mixed: Path, small_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for those that wait: nothing could be written any more."""
+
+    def write(path: Path, data: bytes, overwrite: bool = False) -> None:
+        if path.name == "8.npy":
+            raise StorageError(f"{path}: no space left")
+        path.write_bytes(data)
+
+    monkeypatch.setattr("pnp_cli.cli.batch.write_bytes", write)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/2.npy").write_bytes(b"kept")
+    (mixed / "3.npy").unlink()
+    options = ("--batch", 8, "--on-exists", "skip")
+    result = pnp("denoise", mixed, "-o", tmp_path / "out/", *common(small_weights), *options)
+    assert result.returncode == 1
+    assert names(tmp_path / "out") == ["1.npy", "2.npy", "4.npy", "5.npy", "6.npy", "7.npy"]
+    assert (tmp_path / "out/2.npy").read_bytes() == b"kept"
+    assert b"5 of 8 files done, 1 skipped, 1 failed, 1 not done" in result.stderr
+
+
+def test_several_at_a_time_are_not_for_a_cluster(pnp: Run, mixed: Path, small_weights: Path) -> None:
+    refused = pnp("denoise", mixed, *common(small_weights), "--batch", 8, "--scheduler", "tcp://127.0.0.1:8786")
     assert refused.returncode == 2
     assert b"leave it out with --scheduler" in refused.stderr
 
@@ -702,7 +760,7 @@ def test_the_files_of_a_killed_worker_are_done_by_another(
     pnp: Run, photo: Image, tmp_path: Path, small_weights: Path, cluster: Processes
 ) -> None:
     address, workers = cluster
-    names_of_files = [f"{i}.png" for i in range(8)]
+    names_of_files = sorted(f"{i}.png" for i in range(16))
     for name in names_of_files:
         write_image(photo.with_pixels(photo.pixels[:40, :48]), tmp_path / "in" / name)
     out = tmp_path / "out"
@@ -722,7 +780,7 @@ def test_the_files_of_a_killed_worker_are_done_by_another(
     result = pnp("deblur", tmp_path / "in", "-o", out, *options)
     killer.join(timeout=120)
     assert result.returncode == 0, result.stderr.decode()[-2000:]
-    assert 0 < len(done_before) < 8, "it was killed amid the work"
+    assert 0 < len(done_before) < 16, "it was killed amid the work"
     assert names(out) == names_of_files
 
 

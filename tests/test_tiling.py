@@ -58,6 +58,10 @@ def test_dark_images_are_brightened_by_tiles(kind: str) -> None:
     s = 0.01 if kind == "level" else 0.002 + 0.02 * torch.rand_like(x[:, :1])
     torch.testing.assert_close(parts(x, s), whole(x, s), rtol=0, atol=1e-13)
     torch.testing.assert_close(parts.estimate(x, s), whole.estimate(x, s), rtol=0, atol=1e-13)
+    largest: list[int] = []
+    network.register_forward_pre_hook(lambda _, arguments: largest.append(arguments[0].shape[3]))
+    parts(x, s)
+    assert 0 < max(largest) < 310
     operator = parts.condition(y, s)
     torch.testing.assert_close(operator(x, s), whole.condition(y, s)(x, s), rtol=0, atol=1e-13)
     assert certify(operator) == certify(network.condition(y, s))

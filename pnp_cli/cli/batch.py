@@ -48,7 +48,7 @@ class Pending:
 
     Attributes
     ----------
-    kind : images of one kind can go together.
+    kind : images of one kind can go together; they have the same `most` and `compute`.
     most : how many of them.
     argument : what the computation needs of this image.
     compute : from the arguments of several images to their results.
@@ -256,7 +256,7 @@ def _end(steps: Steps, result: Any) -> Finished:
 
 
 def _restoring(content: bytes, name: str, target: Path | None, options: FileOptions, work: Work) -> Steps:
-    """The same in steps."""
+    """`restore_bytes` as a generator, which yields what it waits for, and returns how the file ended."""
     image = read_image(content, name, options.max_pixels).for_output(DEPTHS[options.bit_depth], options.strip)
     if options.file_format or target is None:
         suffix = (options.file_format or natural_suffix(image)).lower().removeprefix(".")
@@ -325,6 +325,12 @@ def _compute(waiting: Sequence[_Waiting]) -> list[Any]:
     return list(waiting[0].pending.compute([file.pending.argument for file in waiting]))
 
 
+def _alone(file: _Waiting) -> Any:
+    """The same for one file, or how it ended: where several fail together, only those are to fail that must."""
+    result = attempt(_compute, [file])
+    return result if isinstance(result, Finished) else result[0]
+
+
 class _Here:
     """Files restored in this process, in their order: one at a time, or several where they wait for each other."""
 
@@ -334,21 +340,21 @@ class _Here:
 
     def run(self, jobs: Iterable[Job]) -> None:
         """Until all are done, or none can be any more."""
-        for job in jobs:
-            start = time.perf_counter()
-            begun = attempt(self._begin, job)
-            seconds = time.perf_counter() - start
-            if isinstance(begun, Finished):
-                if self._finish() or self._enter(job, begun, seconds):
-                    return
-                continue
-            steps, pending = begun
-            if self.waiting and self.waiting[0].pending.kind != pending.kind and self._finish():
-                return
-            self.waiting.append(_Waiting(job, steps, pending, seconds))
-            if len(self.waiting) >= pending.most and self._finish():
-                return
-        self._finish()
+        if not any(self._take(job) for job in jobs):
+            self._finish()
+
+    def _take(self, job: Job) -> bool:
+        """Begin with a file, and finish what need not wait; true if the batch is to stop."""
+        start = time.perf_counter()
+        begun = attempt(self._begin, job)
+        seconds = time.perf_counter() - start
+        if isinstance(begun, Finished):
+            return self._finish() or self._enter(job, begun, seconds)
+        steps, pending = begun
+        if self.waiting and self.waiting[0].pending.kind != pending.kind and self._finish():
+            return True
+        self.waiting.append(_Waiting(job, steps, pending, seconds))
+        return len(self.waiting) >= pending.most and self._finish()
 
     def _begin(self, job: Job) -> tuple[Steps, Pending] | Finished:
         source, target = job
@@ -366,9 +372,8 @@ class _Here:
             return False
         start = time.perf_counter()
         results = attempt(_compute, waiting)
-        if isinstance(results, Finished):  # each alone, so that only those fail that must
-            alone = (attempt(_compute, [file]) for file in waiting)
-            results = [result if isinstance(result, Finished) else result[0] for result in alone]
+        if isinstance(results, Finished):
+            results = [results] if len(waiting) == 1 else [_alone(file) for file in waiting]
         share = (time.perf_counter() - start) / len(waiting)
         for file, result in zip(waiting, results, strict=True):
             start = time.perf_counter()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_PIXELS = 2**20
-"""Of the images that the network gets at a time; for more it works on parts of one anyway."""
+"""Most pixels of all images that the network gets at a time."""
 
 
 @takes(before=[o.images_in_and_out("denoised")], after=[o.file_options])
@@ -54,7 +54,7 @@ def denoise(
             "--batch",
             metavar="N",
             min=1,
-            help="Denoise up to N images of one size at a time: faster for small ones, equal up to rounding.",
+            help="Denoise up to N successive images of one size together: faster for small ones, equal up to rounding.",
         ),
     ] = 1,
 ) -> None:
@@ -97,7 +97,7 @@ def denoise(
     from ..polyphase import Polyphase
     from ..solvers import Status, fixed_point
     from ..tensors import from_tensor, to_tensor
-    from ..tiling import tiled
+    from ..tiling import room, tiled
     from ..weights import Shelf
 
     place = o.read_device(files.device, files.scheduler)
@@ -198,7 +198,8 @@ def denoise(
             with torch.no_grad():
                 network = network.condition(whole, noise)
             return conclude(lambda x: network(x, noise))
-        most = min(batch, MOST_PIXELS // (height * width))
+        pixels = min(MOST_PIXELS, room(place), side**2 if side else MOST_PIXELS)
+        most = min(batch, int(pixels) // (height * width))
         if most > 1 and value and network is loaded.network:
             kind = (id(network), whole.shape, curve.constant)
             compute = partial(estimate_together, network)
