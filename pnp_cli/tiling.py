@@ -23,8 +23,8 @@ BYTES_PER_PIXEL = 1200
 """Memory that an image needs per pixel while it is denoised whole: `conditioned` takes 320 as measured on 1 and 4
 megapixels, the rest is for what is around it (iterates, Fourier transforms, files)."""
 
-SMALLEST, LARGEST = 256, 2048
-"""Limits of the side of a tile that `choose_tile` gives."""
+SMALLEST, LARGEST, WHOLE = 256, 1536, 2048**2
+"""Limits of the side of a tile that `choose_tile` gives, and the most pixels of an image that it takes whole."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def room(device: torch.device) -> float:
 def choose_tile(height: int, width: int, halo: int, device: torch.device) -> int:
     """Side of the tiles for an image, 0 for none: so that half the free memory is enough."""
     pixels = room(device)
-    if height * width <= min(pixels, LARGEST**2):
+    if height * width <= min(pixels, WHOLE):
         return 0
     return int(min(LARGEST, max(SMALLEST, math.sqrt(pixels) - 2 * halo)))
 
