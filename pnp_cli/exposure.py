@@ -105,6 +105,11 @@ def brightened(gain: float, denoiser: Denoiser) -> Denoiser:
     return denoiser if gain == 1 else Brightened(gain, denoiser)
 
 
+def unbrightened(denoiser: Denoiser) -> Denoiser:
+    """N of x ↦ N(gx; gσ)/g, and any other denoiser itself."""
+    return denoiser.inner if isinstance(denoiser, Brightened) else denoiser
+
+
 def gain_of(denoiser: nn.Module) -> float:
     """By how much a denoiser sees images brighter than they are."""
     return float(getattr(denoiser, "gain", 1.0))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .conditioned import Conditioned, ConditionedNetwork, assemble
 from .denoisers import Denoiser, part_of
-from .exposure import Brightened, brightened, gain_of
+from .exposure import brightened, gain_of, unbrightened
 
 BYTES_PER_PIXEL = 1200
 """Memory that an image needs per pixel while it is denoised whole: `conditioned` takes 320 as measured on 1 and 4
@@ -92,14 +92,15 @@ class Tiled(Denoiser):
 
         The operator reaches less far than the network, so its tiles have smaller halos.
         """
-        network = self.denoiser.inner if isinstance(self.denoiser, Brightened) else self.denoiser
-        if not isinstance(network, ConditionedNetwork):
+        if not isinstance(unbrightened(self.denoiser), ConditionedNetwork):
             return self
 
         def parts() -> Iterator[tuple[Conditioned, tuple[slice, slice], tuple[slice, slice]]]:
             for tile in self._tiles(reference):
-                part, level = self.gain * _part(reference, tile.outer), self.gain * part_of(sigma, *tile.outer)
-                yield network.condition(part, level, noisy, guide_factor), tile.crop, tile.inner
+                part, level = _part(reference, tile.outer), part_of(sigma, *tile.outer)
+                operator = unbrightened(self.denoiser.condition(part, level, noisy, guide_factor))
+                assert isinstance(operator, Conditioned)
+                yield operator, tile.crop, tile.inner
 
         return Tiled.of(brightened(self.gain, assemble(parts(), reference.shape)), self.side)
 

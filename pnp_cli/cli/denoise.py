@@ -198,9 +198,9 @@ def denoise(
             with torch.no_grad():
                 network = network.condition(whole, noise)
             return conclude(lambda x: network(x, noise))
-        pixels = min(MOST_PIXELS, room(place), side**2 if side else MOST_PIXELS)
-        most = min(batch, int(pixels) // (height * width))
-        if most > 1 and value and network is loaded.network:
+        if batch > 1 and value and network is loaded.network:
+            pixels = min(MOST_PIXELS, room(place), side**2 if side else MOST_PIXELS)
+            most = max(1, min(batch, int(pixels) // (height * width)))
             kind = (id(network), whole.shape, curve.constant)
             compute = partial(estimate_together, network)
             return Pending(kind, most, (whole, noise), compute, lambda result: conclude(lambda _: result))
