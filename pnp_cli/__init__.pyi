@@ -22,6 +22,7 @@ from .images import write_image as write_image
 from .metrics import psnr as psnr
 from .metrics import ssim as ssim
 from .motion import estimate_motion as estimate_motion
+from .motion_path import follow_motion as follow_motion
 from .noise import add_gaussian_noise as add_gaussian_noise
 from .noise import estimate_noise as estimate_noise
 from .noise import estimate_noise_under_blur as estimate_noise_under_blur

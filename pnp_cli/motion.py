@@ -80,16 +80,12 @@ def estimate_motion(
     jpeg : how a JPEG file has rounded the image, `images.Image.jpeg`.
     linear_light : whether the light was blurred, and the samples follow the sRGB curve; see `light`.
     """
-    if jpeg is not None and not jpeg.luminous and pixels.shape[2] > 1:
-        jpeg = None  # red, green and blue were rounded on their own
-    samples = torch.from_numpy(pixels)
-    seen = to_light(samples).numpy() if linear_light else pixels
-    grey = seen.mean(axis=2, dtype=np.float64) if jpeg is None else seen @ jpeg.components[0]
+    grey, jpeg = in_grey(pixels, jpeg, linear_light=linear_light)
     if min(grey.shape) < 64 or np.ptp(grey) < 1e-6:
         return NOTHING
     rounding = None
     if jpeg is not None:
-        scale = float(slope(samples).square().mean()) ** 0.5 if linear_light else 1.0
+        scale = float(slope(torch.from_numpy(pixels)).square().mean()) ** 0.5 if linear_light else 1.0
         rounding = spectrum_of_rounding(pixels, jpeg).scaled(scale)
     spectrum = Spectrum(grey, rounding)
     flat, residuals = spectrum.fit_without_blur()
@@ -103,6 +99,19 @@ def estimate_motion(
     cost, length, angle, prominence = best
     gain = spectrum.cost_without_blur - cost
     return MotionEstimate(length, angle % 180, _confidence(gain, prominence))
+
+
+def in_grey(
+    pixels: npt.NDArray[np.float32], jpeg: JpegRounding | None, *, linear_light: bool
+) -> tuple[Array, JpegRounding | None]:
+    """What was blurred in grey (H, W): the mean of the colours, or the brightness that a JPEG file keeps beside them.
+
+    Parameters are those of `estimate_motion`; the rounding comes back as None if it was not of that brightness.
+    """
+    if jpeg is not None and not jpeg.luminous and pixels.shape[2] > 1:
+        jpeg = None  # red, green and blue were rounded on their own
+    seen = to_light(torch.from_numpy(pixels)).numpy() if linear_light else pixels
+    return seen.mean(axis=2, dtype=np.float64) if jpeg is None else np.asarray(seen @ jpeg.components[0]), jpeg
 
 
 def _confidence(gain: float, prominence: float) -> float:

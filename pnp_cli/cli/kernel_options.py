@@ -164,6 +164,7 @@ class KernelChoice:
         assert image is not None
         from .. import kernels
         from ..motion import estimate_motion
+        from ..motion_path import follow_motion
 
         found = estimate_motion(image.pixels, jpeg, linear_light=linear_light)
         words = f"{found.length:.1f} px, {found.angle:.1f} degrees, confidence {found.confidence:.2f}"
@@ -173,7 +174,11 @@ class KernelChoice:
             raise InputError(
                 f"not a clear linear motion blur{sharp} (best guess {words}); give {guess}, or another kernel"
             )
-        return kernels.motion(found.length, found.angle), f"motion {words}, estimated"
+        followed = follow_motion(image.pixels, found, jpeg, linear_light=linear_light)
+        if followed is None:
+            return kernels.motion(found.length, found.angle), f"motion {words}, estimated"
+        path = f"along a path that bends by {followed.bend:.1f} px, its speed varies {followed.variation:.1f}-fold"
+        return followed.kernel, f"motion {words}, estimated; {path}"
 
 
 def read_kernel(context: typer.Context) -> KernelChoice:
