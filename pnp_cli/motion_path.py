@@ -183,12 +183,12 @@ def _embedded(kernel: Kernel, side: int) -> Array:
 
 def _strongest_part(grey: Array) -> tuple[slice, slice]:
     """Rows and columns of the part of at most `WINDOW` pixels a side with the most energy of gradients."""
-    energy = np.zeros(grey.shape, np.float32)
+    energy: npt.NDArray[np.float32] = np.zeros(grey.shape, np.float32)
     energy[:-1, :-1] = np.diff(grey, axis=0)[:, :-1] ** 2 + np.diff(grey, axis=1)[:-1] ** 2
     for axis in (0, 1):
         energy = np.add.reduceat(energy, np.arange(0, grey.shape[axis], BLOCK), axis=axis)
     total = np.pad(energy.astype(np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    h, w = (min(n, WINDOW // BLOCK) for n in energy.shape)
+    h, w = (min(WINDOW // BLOCK, blocks) for blocks in energy.shape)
     sums = total[h:, w:] - total[:-h, w:] - total[h:, :-w] + total[:-h, :-w]
     corner = np.unravel_index(np.argmax(sums), sums.shape)
     top, left = (max(0, min(BLOCK * int(i), have - WINDOW)) for i, have in zip(corner, grey.shape, strict=True))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.signal import fftconvolve
+from skimage import data
 
 from pnp_cli import kernels, read_image
 from pnp_cli.cli import main
@@ -170,6 +172,19 @@ def test_config(call: Call, tmp_path: Path) -> None:
     code, _, err = call("kernel", "--disk", 2, "--config", "pnp.toml")
     assert code == 2
     assert "'certify' is not an option or command" in err
+
+
+def test_a_bent_motion_is_followed(call: Call, tmp_path: Path) -> None:
+    """The kernel that is written is that of the path, and the description says so."""
+    arch = kernels.path([(0, 0), (12, -1.5), (24, 0)])
+    blurred = fftconvolve(data.coffee()[:300, 100:400] / 255, arch[..., None], mode="valid", axes=(0, 1))
+    np.save(tmp_path / "arch.npy", (blurred + np.random.default_rng(0).normal(0, 0.004, blurred.shape)).astype("f4"))
+    code, out, _ = call("kernel", "arch.npy", "--motion", "auto", "-o", "k.npy")
+    assert code == 0
+    assert "along a path that bends by 1." in out
+    followed = kernels.from_file(tmp_path / "k.npy")[0]
+    rows = followed.sum(axis=1).nonzero()[0]
+    assert np.ptp(rows) in (2, 3, 4)
 
 
 # ------------------------------------------------------------------------------------------ other commands
