@@ -1,14 +1,15 @@
 """The path of a motion blur that is neither straight nor even, from the blurred image and a straight guess.
 
 A hand does not move a camera along a segment at constant speed, and a restoration by the nearest segment rings. The
-path is a cubic, the logarithm of the time spent along it a quartic, and both are those by which a restoration explains
-the image best: the minimum over x of
+path is a cubic, the logarithm of the time spent along its chord a quartic, and both are those by which a restoration
+explains the image best: the minimum over x of
 
     J(k) = ‖k ∗ x − y‖² + λ·#{pixels with ∇x ≠ 0},
 
 which wants edges that are sharp and few (Xu, Zheng & Jia 2013; x by half-quadratic splitting as theirs), so that a
-wrong path pays for its ghosts. The derivative of J by the kernel is that of the misfit with x held fixed, as at an
-exact minimum. A straight and even motion, which the spectrum shows more accurately, stands unless J falls by `GAIN`.
+wrong path pays for its ghosts. Its derivative by the kernel is taken to be that of the misfit with x held fixed, as it
+would be at an exact minimum. A straight and even motion, which the spectrum shows more accurately, stands unless J
+falls by `GAIN`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+from scipy.fft import irfft2, next_fast_len, rfft2
+from scipy.ndimage import maximum_filter
 
 from . import kernels
 from .jpeg import JpegRounding
@@ -29,6 +30,8 @@ from .noise import estimate_noise
 from .plugandplay import CLIP_LEVEL
 
 Array = npt.NDArray[np.float64]
+Plane = npt.NDArray[np.float32]
+Transform = npt.NDArray[np.complex64]
 
 WINDOW = 384
 """Longest side of the part of an image that is looked at, in pixels: the one with the strongest edges."""
@@ -42,9 +45,19 @@ CONTRAST = 0.2
 EDGE_PENALTY = 1e-3
 """λ, for an image of that contrast with little noise."""
 
-GAIN = 0.035
+GAIN = 0.04
 """By how much J has to fall, as if this share of the pixels were edges no more. On validation images with straight and
-even motions it falls by less than half of that, and images of little content mislead by up to 0.03."""
+even motions it falls by less than half of that. Images of little content, and blurs of light taken for blurs of
+samples, mislead by up to 0.039."""
+
+EVIDENCE = 0.5
+"""The share of the pixels that have to count: clipped ones, and those that the blur may mix with these, do not."""
+
+REACH, SPARE = 1.8, 9
+"""Side of the kernels: times the length of the segment, and pixels more. A path that does not fit is none."""
+
+NOISE_PENALTY = 5.0
+"""λ over the variance of the noise, at least; noise makes edges, too."""
 
 NODES = 33
 """Points of the path."""
@@ -70,14 +83,14 @@ FIRST, FACTOR, LAST = 2.0, 4.0, 1e3
 
 
 @dataclass(frozen=True)
-class MotionPath:
+class FollowedMotion:
     """A motion blur along a path.
 
     Attributes
     ----------
     kernel : (h, w), see `kernels`.
     bend : greatest distance of the path from the chord of its ends, in pixels.
-    variation : the largest speed over the smallest.
+    variation : the largest speed along the path over the smallest.
     gain : by how much J is smaller than for the segment, in λ for every pixel.
     """
 
@@ -93,7 +106,7 @@ def follow_motion(
     jpeg: JpegRounding | None = None,
     *,
     linear_light: bool = False,
-) -> MotionPath | None:
+) -> FollowedMotion | None:
     """The path of a motion that is roughly a segment, in an image (H, W, C), values in [0, 1].
 
     Parameters
@@ -102,39 +115,41 @@ def follow_motion(
 
     Returns
     -------
-    MotionPath, or None if a straight and even motion explains the image about as well, or the part of it that is looked
-    at is too small or too flat to tell.
+    FollowedMotion, or None if a straight and even motion explains the image about as well, or the part of it that is
+    looked at is too small, too flat or too bright to tell.
     """
-    side = math.ceil(1.4 * motion.length) + 8
+    side = math.ceil(REACH * motion.length) + SPARE
     side += 1 - side % 2
-    grey, _ = in_grey(pixels, jpeg, linear_light=linear_light)
-    part = _strongest_part(grey)
-    seen, below_white = grey[part], np.asarray((pixels[part] < CLIP_LEVEL).all(axis=2))
+    part = _strongest_part(pixels)
+    seen, _ = in_grey(pixels[part], jpeg, linear_light=linear_light)
+    counted = np.ones(seen.shape, np.bool_)
+    if pixels.max() <= 1:
+        counted = ~maximum_filter((pixels[part] >= CLIP_LEVEL).any(axis=2), size=side)
     contrast, noise = float(seen.std()), estimate_noise(seen[..., None].astype(np.float32))
-    if min(seen.shape) < 2 * side or contrast <= 2 * noise:
+    if min(seen.shape) < 2 * side or counted.mean() < EVIDENCE or contrast <= 2 * noise:
         return None
     scale = CONTRAST / contrast
-    objective = _Objective(scale * seen, below_white, side, max(EDGE_PENALTY, 5 * (scale * noise) ** 2))
-    best = _minimise(objective, motion)
-    if best is None:
+    objective = _Objective(scale * seen, counted, side, max(EDGE_PENALTY, NOISE_PENALTY * (scale * noise) ** 2))
+    parameters, gain = _minimise(objective, motion)
+    if not GAIN <= gain < 1:  # from 1 on, the misfit was no blur's by the segment or anything near it
         return None
-    parameters, gain = best
     points, time = _path(motion, parameters)
-    chord = points[-1] - points[0]
+    kernel = kernels.path(points, time)
+    if max(kernel.shape) > side:
+        return None
+    chord, speed = points[-1] - points[0], np.hypot(*np.diff(points, axis=0).T) / time
     off = (points - points[0]) @ np.array([-chord[1], chord[0]]) / np.hypot(*chord)
-    return MotionPath(kernels.path(points, time), float(np.abs(off).max()), float(time.max() / time.min()), gain)
+    return FollowedMotion(kernel, float(np.abs(off).max()), float(speed.max() / speed.min()), gain)
 
 
-def _minimise(objective: _Objective, motion: MotionEstimate) -> tuple[Array, float] | None:
-    """The best path near a segment, by `SCALES`, and its gain, see `MotionPath`; None if that is small."""
+def _minimise(objective: _Objective, motion: MotionEstimate) -> tuple[Array, float]:
+    """The best path near a segment, by `SCALES`, and its gain, see `FollowedMotion`."""
     from scipy.optimize import minimize
 
     def kernel(parameters: Array) -> Array:
         return _embedded(kernels.path(*_path(motion, parameters)), objective.side)
 
     straight, _ = objective(kernel(np.zeros(len(SCALES))))
-    if not straight > 0:
-        return None  # nothing counts
 
     def relative(parameters: Array) -> tuple[float, Array]:
         value, by_kernel = objective(kernel(parameters))
@@ -156,7 +171,7 @@ def _minimise(objective: _Objective, motion: MotionEstimate) -> tuple[Array, flo
     ]
     best = min(found, key=lambda result: float(result.fun))
     gain = (straight - objective(kernel(best.x))[0]) / (objective.penalty * float(objective.counted.sum()))
-    return (best.x, gain) if gain >= GAIN else None
+    return best.x, gain
 
 
 def _path(motion: MotionEstimate, parameters: Array) -> tuple[Array, Array]:
@@ -181,8 +196,9 @@ def _embedded(kernel: Kernel, side: int) -> Array:
     return whole
 
 
-def _strongest_part(grey: Array) -> tuple[slice, slice]:
-    """Rows and columns of the part of at most `WINDOW` pixels a side with the most energy of gradients."""
+def _strongest_part(pixels: Plane) -> tuple[slice, slice]:
+    """Rows and columns of the part of an image (H, W, C), at most `WINDOW` a side, with the most energy of edges."""
+    grey = pixels.mean(axis=2)
     energy: npt.NDArray[np.float32] = np.zeros(grey.shape, np.float32)
     energy[:-1, :-1] = np.diff(grey, axis=0)[:, :-1] ** 2 + np.diff(grey, axis=1)[:-1] ** 2
     for axis in (0, 1):
@@ -198,6 +214,8 @@ def _strongest_part(grey: Array) -> tuple[slice, slice]:
 class _Objective:
     """J and its derivative by the kernel, for one image.
 
+    In single precision and by SciPy: threads of PyTorch are slow for arrays so small where others use the processors.
+
     Parameters
     ----------
     image : (h, w) blurred image; beyond it, it goes on smoothly, on a torus.
@@ -208,54 +226,58 @@ class _Objective:
 
     def __init__(self, image: Array, counted: npt.NDArray[np.bool_], side: int, penalty: float) -> None:
         self.side, self.penalty = side, penalty
-        self.y = _on_a_torus(torch.from_numpy(image).float(), side)
-        self.size = (self.y.shape[0], self.y.shape[1])
-        self.y_hat = torch.fft.rfft2(self.y)
-        self.counted = torch.zeros_like(self.y)  # where no pixel beyond the image has a share
+        self.y = _on_a_torus(image.astype(np.float32), side)
+        self.y_hat = rfft2(self.y)
+        self.counted = np.zeros_like(self.y)  # where no pixel beyond the image has a share
         inner = tuple(slice(side // 2, n - side // 2 - 1) for n in image.shape)
-        self.counted[inner] = torch.from_numpy(counted).float()[inner]
-        rows, columns = torch.fft.fftfreq(self.size[0]), torch.fft.rfftfreq(self.size[1])
-        self.laplacian = 4 * (torch.sin(math.pi * rows)[:, None].square() + torch.sin(math.pi * columns).square())
+        self.counted[inner] = counted[inner]
+        rows, columns = np.fft.fftfreq(self.y.shape[0])[:, None], np.fft.rfftfreq(self.y.shape[1])
+        self.laplacian = np.float32(4) * (np.sin(np.pi * rows) ** 2 + np.sin(np.pi * columns) ** 2).astype(np.float32)
 
     def __call__(self, kernel: Array) -> tuple[float, Array]:
         """J, and its derivative (side, side), for a kernel of that shape."""
-        k_hat = self._transformed(kernel)
-        x_hat, edges = self._restore(k_hat)
-        misfit = self.counted * (torch.fft.irfft2(k_hat * x_hat, s=self.size) - self.y)
-        value = float(misfit.double().square().sum() + self.penalty * (self.counted * edges).double().sum())
-        correlation = torch.fft.irfft2(x_hat.conj() * torch.fft.rfft2(misfit), s=self.size)
+        k_hat = self.transformed(kernel)
+        x_hat, edges = self.restored(k_hat)
+        misfit = self.counted * (self._image(k_hat * x_hat) - self.y)
+        value = np.square(misfit, dtype=np.float64).sum() + self.penalty * self.counted[edges].sum(dtype=np.float64)
+        correlation = self._image(x_hat.conj() * rfft2(misfit))
         middle = self.side // 2
-        near = torch.roll(correlation, (middle, middle), (0, 1))[: self.side, : self.side]
-        return value, 2 * near.double().numpy()
+        near = np.roll(correlation, (middle, middle), (0, 1))[: self.side, : self.side]
+        return float(value), 2 * near.astype(np.float64)
 
-    def _transformed(self, kernel: Array) -> Tensor:
-        padded = self.y.new_zeros(self.size)
-        padded[: self.side, : self.side] = torch.from_numpy(kernel)
-        return torch.fft.rfft2(torch.roll(padded, (-(self.side // 2),) * 2, (0, 1)))
+    def transformed(self, kernel: Array) -> Transform:
+        """Transfer function of a kernel (side, side)."""
+        padded = np.zeros_like(self.y)
+        padded[: self.side, : self.side] = kernel
+        return np.asarray(rfft2(np.roll(padded, (-(self.side // 2),) * 2, (0, 1))))
 
-    def _restore(self, k_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """The transform of the image with few edges, and where its edges are."""
-        data, power = k_hat.conj() * self.y_hat, k_hat.abs().square()
+    def restored(self, k_hat: Transform) -> tuple[Transform, npt.NDArray[np.bool_]]:
+        """The transform of the image x with few edges, and where these are."""
+        data, power = k_hat.conj() * self.y_hat, k_hat.real**2 + k_hat.imag**2
         x, x_hat, weight = self.y, self.y_hat, FIRST * self.penalty
         while weight < LAST:
-            right, down = torch.roll(x, -1, 1) - x, torch.roll(x, -1, 0) - x
-            edges = right.square() + down.square() >= self.penalty / weight
+            right, down = _gradient(x)
+            edges = right**2 + down**2 >= self.penalty / weight
             right, down = right * edges, down * edges
-            divergence = torch.roll(right, 1, 1) - right + torch.roll(down, 1, 0) - down
-            x_hat = (data + weight * torch.fft.rfft2(divergence)) / (power + weight * self.laplacian)
-            x = torch.fft.irfft2(x_hat, s=self.size)
+            divergence = np.roll(right, 1, 1) - right + np.roll(down, 1, 0) - down
+            x_hat = (data + np.float32(weight) * rfft2(divergence)) / (power + np.float32(weight) * self.laplacian)
+            x = self._image(x_hat)
             weight *= FACTOR
-        right, down = torch.roll(x, -1, 1) - x, torch.roll(x, -1, 0) - x
-        return x_hat, right.square() + down.square() > self.penalty / LAST
+        right, down = _gradient(x)
+        return x_hat, right**2 + down**2 >= self.penalty / LAST
+
+    def _image(self, transform: Transform) -> Plane:
+        return np.asarray(irfft2(transform, self.y.shape))
 
 
-def _on_a_torus(image: Tensor, side: int) -> Tensor:
+def _gradient(x: Plane) -> tuple[Plane, Plane]:
+    return np.roll(x, -1, 1) - x, np.roll(x, -1, 0) - x
+
+
+def _on_a_torus(image: Plane, side: int) -> Plane:
     """An image (h, w) with a margin for kernels of that side, in which opposite edges are blended."""
-    from scipy.fft import next_fast_len
-
     for _ in range(2):  # rows, then columns
-        h = len(image)
-        margin = next_fast_len(h + 2 * side, real=True) - h
-        t = torch.linspace(0, 1, margin + 2)[1:-1, None]
-        image = torch.cat([image, image[-1:] * (1 - t) + image[:1] * t]).T.contiguous()
-    return image
+        margin = next_fast_len(len(image) + 2 * side, real=True) - len(image)
+        t = np.linspace(0, 1, margin + 2, dtype=np.float32)[1:-1, None]
+        image = np.concatenate([image, image[-1:] * (1 - t) + image[:1] * t]).T
+    return np.ascontiguousarray(image)

@@ -181,7 +181,7 @@ def test_a_bent_motion_is_followed(call: Call, tmp_path: Path) -> None:
     np.save(tmp_path / "arch.npy", (blurred + np.random.default_rng(0).normal(0, 0.004, blurred.shape)).astype("f4"))
     code, out, _ = call("kernel", "arch.npy", "--motion", "auto", "-o", "k.npy")
     assert code == 0
-    assert "along a path that bends by 1." in out
+    assert "followed along a path that bends by 1." in out
     followed = kernels.from_file(tmp_path / "k.npy")[0]
     rows = followed.sum(axis=1).nonzero()[0]
     assert np.ptp(rows) in (2, 3, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.fft import irfft2
 from scipy.signal import fftconvolve
 from skimage import data
 
@@ -12,7 +13,7 @@ from pnp_cli import Blur, estimate_motion, follow_motion, kernels
 from pnp_cli.boundaries import Periodic
 from pnp_cli.light import to_light, to_samples
 from pnp_cli.motion import MotionEstimate
-from pnp_cli.motion_path import WINDOW, _Objective, _strongest_part
+from pnp_cli.motion_path import SCALES, WINDOW, _Objective, _path, _strongest_part
 
 from .helpers import compressed
 
@@ -54,7 +55,7 @@ def test_a_bent_and_uneven_motion_is_followed(kind: str) -> None:
     segment = kernels.motion(SEGMENT.length, SEGMENT.angle)
     assert 1 - likeness(found.kernel, truth) < (1 - likeness(segment, truth)) / 2
     assert found.bend == pytest.approx(1.6, abs=1)
-    assert found.variation > 1.2
+    assert 1.3 < found.variation < 3.5  # 2.1
     assert found.kernel.sum() == pytest.approx(1)
     np.testing.assert_allclose(kernels.properties(found.kernel).centroid, 0, atol=0.01)
 
@@ -65,6 +66,17 @@ def test_straight_and_even_motions_stand(length: float, angle: float) -> None:
     motion = estimate_motion(pixels)
     assert motion.clear
     assert follow_motion(pixels, motion) is None
+    assert follow_motion(*compressed(255 * pixels, 92)[:1], motion, compressed(255 * pixels, 92)[1]) is None
+
+
+@pytest.mark.parametrize(("length", "angle"), [(20.0, 40.0), (12.0, 150.0)])
+@pytest.mark.parametrize("lights", [0.01, 0.07])
+def test_clipped_lights_do_not_mislead(lights: float, length: float, angle: float) -> None:
+    """What is clipped is no blur of anything, so a motion must not be bent to explain it."""
+    brightness = SCENE.mean(axis=2, keepdims=True)
+    bright = np.where(brightness > np.quantile(brightness, 1 - lights), 4.0, SCENE)
+    pixels = seen(kernels.motion(length, angle), bright)
+    assert follow_motion(pixels, MotionEstimate(length, angle, 1.0)) is None
 
 
 def test_images_that_tell_nothing() -> None:
@@ -83,16 +95,21 @@ def test_white_pixels_do_not_count() -> None:
     assert follow_motion(pixels, SEGMENT) is None
 
 
+def test_paths_without_parameters_are_segments() -> None:
+    points, time = _path(SEGMENT, np.zeros(len(SCALES)))
+    np.testing.assert_allclose(kernels.path(points, time), kernels.motion(SEGMENT.length, SEGMENT.angle), atol=1e-12)
+
+
 def test_the_part_with_the_edges_is_looked_at() -> None:
-    grey = np.full((900, 1300), 0.5)
-    grey[500:640, 1000:1100] = np.random.default_rng(0).random((140, 100))
+    grey = np.full((900, 1300, 3), 0.5, np.float32)
+    grey[500:640, 1000:1100] = np.random.default_rng(0).random((140, 100, 1))
     rows, columns = _strongest_part(grey)
     assert rows.stop - rows.start == columns.stop - columns.start == WINDOW
     assert rows.start <= 500
     assert rows.stop >= 640
     assert columns.start <= 1000
     assert columns.stop >= 1100
-    assert grey[:300, :200][_strongest_part(grey[:300, :200])].shape == (300, 200)
+    assert grey[:300, :200][_strongest_part(grey[:300, :200])].shape == (300, 200, 3)
 
 
 def test_objective_of_an_image_of_few_edges() -> None:
@@ -108,15 +125,15 @@ def test_objective_of_an_image_of_few_edges() -> None:
     least, _ = objective(truth)
     other = kernels.gaussian(1.5)
     other = np.pad(other, (15 - len(other)) // 2)
-    x_hat, _ = objective._restore(objective._transformed(other))
-    x = torch.fft.irfft2(x_hat, s=objective.size)[None, None].double()
-    blur = Blur(other, objective.size, Periodic, dtype=torch.float64)
-    misfit = objective.counted * (blur.forward(x)[0, 0] - objective.y)
+    x_hat, _ = objective.restored(objective.transformed(other))
+    x = torch.from_numpy(irfft2(x_hat, objective.y.shape))[None, None].double()
+    blur = Blur(other, objective.y.shape, Periodic, dtype=torch.float64)
+    misfit = objective.counted * (blur.forward(x)[0, 0].numpy() - objective.y)
     total, slope = objective(other)
     change = np.random.default_rng(1).random((15, 15))
-    ahead = Blur(other + 1e-4 * change, objective.size, Periodic, dtype=torch.float64).forward(x)[0, 0]
-    behind = Blur(other - 1e-4 * change, objective.size, Periodic, dtype=torch.float64).forward(x)[0, 0]
+    ahead = Blur(other + 1e-4 * change, objective.y.shape, Periodic, dtype=torch.float64).forward(x)[0, 0].numpy()
+    behind = Blur(other - 1e-4 * change, objective.y.shape, Periodic, dtype=torch.float64).forward(x)[0, 0].numpy()
     quotient = float((objective.counted * ((ahead - objective.y) ** 2 - (behind - objective.y) ** 2)).sum() / 2e-4)
     assert float((slope * change).sum()) == pytest.approx(quotient, rel=1e-3)
     assert 2 * least < total
-    assert float(misfit.square().sum()) < total
+    assert float((misfit**2).sum()) < total

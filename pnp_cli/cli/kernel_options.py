@@ -24,7 +24,7 @@ Motion = Annotated[
         "--motion",
         metavar="LENGTH ANGLE",
         help="Linear motion blur: length in pixels, direction in degrees counter-clockwise from horizontal. "
-        "Or 'auto': estimated from each image.",
+        "Or 'auto': estimated from each image, and its bends and speed followed.",
     ),
 ]
 Gaussian = Annotated[
@@ -139,7 +139,7 @@ SHARP = 3.0
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """A kernel given by the options, or, if it is None, a linear motion to be estimated from each image."""
+    """A kernel given by the options, or, if it is None, a motion to be estimated from each image."""
 
     kernel: Kernel | None
     description: str
@@ -177,8 +177,8 @@ class KernelChoice:
         followed = follow_motion(image.pixels, found, jpeg, linear_light=linear_light)
         if followed is None:
             return kernels.motion(found.length, found.angle), f"motion {words}, estimated"
-        path = f"along a path that bends by {followed.bend:.1f} px, its speed varies {followed.variation:.1f}-fold"
-        return followed.kernel, f"motion {words}, estimated; {path}"
+        path = f"a path that bends by {followed.bend:.1f} px, its speed varies {followed.variation:.1f}-fold"
+        return followed.kernel, f"motion {words}, estimated; followed along {path}"
 
 
 def read_kernel(context: typer.Context) -> KernelChoice:
