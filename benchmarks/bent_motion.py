@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("--every", type=int, default=10, help="every so-many-th image")
-    parser.add_argument("--crop", type=int, default=240, help="side of the part in the middle that is blurred")
+    parser.add_argument("--crop", type=int, default=320, help="side of the part in the middle that is blurred")
     parser.add_argument("--sigma", type=float, default=1, help="noise, 0-255 scale")
     arguments = parser.parse_args()
 

@@ -50,8 +50,9 @@ GAIN = 0.04
 even motions it falls by less than half of that. Images of little content, and blurs of light taken for blurs of
 samples, mislead by up to 0.039."""
 
-EVIDENCE = 0.5
-"""The share of the pixels that have to count: clipped ones, and those that the blur may mix with these, do not."""
+EVIDENCE, FEWEST = 0.5, 40_000
+"""The share and number of the pixels that have to count: clipped ones, those that the blur may mix with these, and the
+border do not. From fewer, an image of few edges can explain a wrong path better than the true one."""
 
 REACH, SPARE = 1.8, 9
 """Side of the kernels: times the length of the segment, and pixels more. A path that does not fit is none."""
@@ -130,6 +131,8 @@ def follow_motion(
         return None
     scale = CONTRAST / contrast
     objective = _Objective(scale * seen, counted, side, max(EDGE_PENALTY, NOISE_PENALTY * (scale * noise) ** 2))
+    if objective.counted.sum() < FEWEST:
+        return None
     parameters, gain = _minimise(objective, motion)
     if not GAIN <= gain < 1:  # from 1 on, the misfit was no blur's by the segment or anything near it
         return None
