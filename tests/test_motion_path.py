@@ -66,7 +66,8 @@ def test_straight_and_even_motions_stand(length: float, angle: float) -> None:
     motion = estimate_motion(pixels)
     assert motion.clear
     assert follow_motion(pixels, motion) is None
-    assert follow_motion(*compressed(255 * pixels, 92)[:1], motion, compressed(255 * pixels, 92)[1]) is None
+    rounded, jpeg = compressed(255 * pixels, 92)
+    assert follow_motion(rounded, motion, jpeg) is None
 
 
 @pytest.mark.parametrize(("length", "angle"), [(20.0, 40.0), (12.0, 150.0)])
